@@ -1,0 +1,89 @@
+package codec
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+
+	msgpack "github.com/hashicorp/go-msgpack/v2/codec"
+)
+
+// Msgpack is msgpack in the current specification, by go-msgpack: strings are
+// str, byte slices bin, times the timestamp extension, map keys are sorted and
+// integers take their shortest form, so equal values give equal bytes. Struct
+// fields follow the tag `codec`, else `json`.
+//
+// What is decoded into an empty interface becomes a string, []byte, bool,
+// int64, uint64, float64, time.Time, []any, map[string]any or nil.
+//
+// Unmarshal believes no length: a body is walked before it is decoded, and what
+// is not exactly one value, has a length beyond its end, is nested more than 100
+// deep or has extensions other than the timestamp is a *FormatError. What is
+// then allocated is in proportion to the body and the Go type: a byte for a
+// []byte or string, but up to some hundred bytes for each small map in an empty
+// interface. Decode what strangers send into a struct.
+//
+// An integer that does not fit its field is an error, but for one over 2^63-1
+// that is decoded into an int64, which go-msgpack wraps.
+type Msgpack struct{}
+
+// Name returns "msgpack".
+func (Msgpack) Name() string { return "msgpack" }
+
+// Marshal encodes v. Channels, functions and structs that contain themselves
+// are errors.
+func (Msgpack) Marshal(v any) ([]byte, error) { return marshalMsgpack(v) }
+
+// Unmarshal decodes b into what v points to; see Msgpack for what is refused.
+func (Msgpack) Unmarshal(b []byte, v any) (err error) {
+	if rv := reflect.ValueOf(v); rv.Kind() != reflect.Pointer || rv.IsNil() {
+		return &TypeError{Codec: "msgpack", Type: fmt.Sprintf("%T", v), Allowed: "a pointer that is not nil"}
+	}
+	if err := scanMsgpack(b); err != nil {
+		return &FormatError{What: "msgpack", Err: err}
+	}
+	defer recoverAs(&err)
+	d := msgpack.NewDecoderBytes(b, msgpackHandle)
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("msgpack: %w", err)
+	}
+	if n := d.NumBytesRead(); n != len(b) {
+		return &FormatError{What: "msgpack", Err: fmt.Errorf("%w: %d after the end", ErrTrailing, len(b)-n)}
+	}
+	return nil
+}
+
+func marshalMsgpack(v any) (b []byte, err error) {
+	defer recoverAs(&err)
+	if err := msgpack.NewEncoderBytes(&b, msgpackHandle).Encode(v); err != nil {
+		return nil, fmt.Errorf("msgpack: %w", err)
+	}
+	return b, nil
+}
+
+// recoverAs keeps the library's panics, and those of a value's own methods, at
+// the door.
+func recoverAs(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("msgpack: %w: %v", errPanic, p)
+	}
+}
+
+var errPanic = errors.New("panic")
+
+// msgpackHandle is set up once and then only read; the library's cache of types
+// inside it has a lock of its own.
+var msgpackHandle = func() *msgpack.MsgpackHandle {
+	h := new(msgpack.MsgpackHandle)
+	h.WriteExt = true // the current specification: str, bin and ext are different things
+	h.RawToString = false
+	h.PositiveIntUnsigned = true // the shortest form
+	h.Canonical = true
+	h.CheckCircularRef = true
+	h.MapType = reflect.TypeFor[map[string]any]()
+	// What the target held before has no say in what is decoded.
+	h.MapValueReset = true
+	h.SliceElementReset = true
+	h.InterfaceReset = true
+	return h
+}()
