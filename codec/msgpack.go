@@ -30,8 +30,9 @@ type Msgpack struct{}
 // Name returns "msgpack".
 func (Msgpack) Name() string { return "msgpack" }
 
-// Marshal encodes v. Channels, functions and structs that contain themselves
-// are errors.
+// Marshal encodes v. A struct that contains itself through a pointer is an
+// error; a map or slice that contains itself overflows the stack, so don't. A
+// function becomes nil, a channel an array of what waits in it.
 func (Msgpack) Marshal(v any) ([]byte, error) { return marshalMsgpack(v) }
 
 // Unmarshal decodes b into what v points to; see Msgpack for what is refused.
