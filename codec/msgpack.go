@@ -1,7 +1,6 @@
 package codec
 
 import (
-	"errors"
 	"fmt"
 	"reflect"
 
@@ -32,21 +31,24 @@ func (Msgpack) Name() string { return "msgpack" }
 
 // Marshal encodes v. A struct that contains itself through a pointer is an
 // error; a map or slice that contains itself overflows the stack, so don't. A
-// function becomes nil, a channel an array of what waits in it.
+// function becomes nil, a channel an array of what waits in it. A method of v
+// that panics is an error, here and in Unmarshal.
 func (Msgpack) Marshal(v any) ([]byte, error) { return marshalMsgpack(v) }
 
 // Unmarshal decodes b into what v points to; see Msgpack for what is refused.
-func (Msgpack) Unmarshal(b []byte, v any) (err error) {
+// Well-formed bytes that do not fit the Go type are an error of go-msgpack, and
+// v may then be decoded in part. Keys that a struct does not have are passed
+// over, but for the empty key, which go-msgpack cannot look up.
+func (Msgpack) Unmarshal(b []byte, v any) error {
 	if rv := reflect.ValueOf(v); rv.Kind() != reflect.Pointer || rv.IsNil() {
 		return &TypeError{Codec: "msgpack", Type: fmt.Sprintf("%T", v), Allowed: "a pointer that is not nil"}
 	}
 	if err := scanMsgpack(b); err != nil {
 		return &FormatError{What: "msgpack", Err: err}
 	}
-	defer recoverAs(&err)
 	d := msgpack.NewDecoderBytes(b, msgpackHandle)
 	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("msgpack: %w", err)
+		return fmt.Errorf("decode into %T: %w", v, err)
 	}
 	if n := d.NumBytesRead(); n != len(b) {
 		return &FormatError{What: "msgpack", Err: fmt.Errorf("%w: %d after the end", ErrTrailing, len(b)-n)}
@@ -54,23 +56,13 @@ func (Msgpack) Unmarshal(b []byte, v any) (err error) {
 	return nil
 }
 
-func marshalMsgpack(v any) (b []byte, err error) {
-	defer recoverAs(&err)
+func marshalMsgpack(v any) ([]byte, error) {
+	var b []byte
 	if err := msgpack.NewEncoderBytes(&b, msgpackHandle).Encode(v); err != nil {
-		return nil, fmt.Errorf("msgpack: %w", err)
+		return nil, fmt.Errorf("encode %T: %w", v, err)
 	}
 	return b, nil
 }
-
-// recoverAs keeps the library's panics, and those of a value's own methods, at
-// the door.
-func recoverAs(err *error) {
-	if p := recover(); p != nil {
-		*err = fmt.Errorf("msgpack: %w: %v", errPanic, p)
-	}
-}
-
-var errPanic = errors.New("panic")
 
 // msgpackHandle is set up once and then only read; the library's cache of types
 // inside it has a lock of its own.

@@ -45,6 +45,7 @@ func TestReplyText(t *testing.T) {
 		"replacement rune":  {"a\ufffdb", "a\ufffdb"},
 		"escape sequence":   {"\x1b[2Jgone\r", "\ufffd[2Jgone\ufffd"},
 		"C1 control":        {"\u009b2J", "\ufffd2J"},
+		"only tails":        {strings.Repeat("\x80", MaxText+1), strings.Repeat("\ufffd", MaxText/3)},
 		"grows when clean":  {strings.Repeat("\xff", MaxText), strings.Repeat("\ufffd", MaxText/3)},
 	} {
 		t.Run(name, func(t *testing.T) {
