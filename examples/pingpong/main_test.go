@@ -134,6 +134,7 @@ func (p *process) has(t *testing.T, lines ...string) {
 }
 
 func TestUnicast(t *testing.T) {
+	t.Parallel()
 	node1 := play(t, "node1", "--bind", "127.0.0.1:0", "--count", "3")
 	addr := node1.await(t, `node1 listens on (\S+)`)[1]
 	node2 := play(t, "node2", "--join", addr, "--interval", "200ms", "--count", "3")
@@ -161,6 +162,7 @@ func TestWhoHears(t *testing.T) {
 		all bool
 	}{{"unicast", false}, {"reliable", true}, {"gossip", true}} {
 		t.Run(way.via, func(t *testing.T) {
+			t.Parallel()
 			node1 := play(t, "node1", "--bind", "127.0.0.1:0", "--via", way.via)
 			addr := node1.await(t, `node1 listens on (\S+)`)[1]
 			// It pings once an hour: it only hears.
