@@ -1,0 +1,45 @@
+package unicast
+
+import (
+	"context"
+
+	"github.com/parley-mesh/parley/codec"
+)
+
+// Message is what a Handler gets.
+type Message struct {
+	ID    codec.ID
+	Kind  codec.Kind // KindPush, KindSend or KindRequest
+	From  string     // sender's node name: a claim, as long as links are not authenticated
+	Topic string
+	Body  []byte // owned by the handler; nil when empty
+}
+
+// Handler takes the messages that arrive.
+//
+// It is called concurrently: for messages of KindSend and KindRequest up to
+// Config.InFlight at once per sending node, for those of KindPush one after the
+// other per sending node, in their order.
+//
+// ctx ends when the sender's deadline has passed, when the connection to the
+// sender is lost, and when the Messenger is closed. A push has no deadline.
+//
+// For KindRequest, reply is the answer; it must not be changed afterwards. For
+// the others it is ignored. An error is reported to the sender with its text
+// (at most 4 KiB), and says that the handler saw the message and failed. Two
+// errors say instead that the message was refused, so that the sender knows it
+// was not delivered: those that match ErrNoListener or ErrBusy and do not come
+// from a call of a Messenger. Errors of pushes are counted and logged.
+//
+// A panic is recovered, logged with its stack and reported to the sender.
+//
+// A handler must not call Close or Shutdown of its own Messenger, which wait for it.
+type Handler interface {
+	Handle(ctx context.Context, m Message) (reply []byte, err error)
+}
+
+// HandlerFunc is a function as a Handler.
+type HandlerFunc func(ctx context.Context, m Message) ([]byte, error)
+
+// Handle calls f.
+func (f HandlerFunc) Handle(ctx context.Context, m Message) ([]byte, error) { return f(ctx, m) }

@@ -1,0 +1,192 @@
+package unicast
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/parley-mesh/parley/codec"
+	"github.com/parley-mesh/parley/sp"
+)
+
+// drainTimeout is for pushes that are queued to a node that left or moved.
+const drainTimeout = 5 * time.Second
+
+type linkKey struct{ node, service string }
+
+// link is one connection to one endpoint of one node, from before it is dialed
+// until it is closed. One goroutine, run, owns it.
+//
+// A link is retired when no call may begin on it any more, because the node
+// moved or left, it was idle, or it broke. It ends when nobody uses it any more,
+// or at once when ctx is cancelled, whose cause then tells why.
+type link struct {
+	linkKey
+	ep codec.Endpoint
+
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	ready   chan struct{} // closed when the dial has ended, well or not
+	retired chan struct{} // closed when it is retired
+	unused  chan struct{} // has a token when it is retired and nobody uses it
+	closed  chan struct{} // closed when the connection is
+
+	slots chan struct{} // ServiceRep: a token for each request in flight
+
+	// Set before ready is closed, constant afterwards.
+	req  *sp.Requester // ServiceRep
+	push *sp.Pusher    // ServicePull
+	err  error         // why the dial failed
+	late bool          // it failed because the link was retired meanwhile
+
+	// Guarded by pool.mu.
+	users     int       // calls that use it or wait for it
+	used      time.Time // when a call last ended
+	open      bool      // dialed and not yet closed
+	isRetired bool
+	promised  bool // its place among MaxConnections goes to another link
+}
+
+// connection is what both roles have.
+type connection interface {
+	Done() <-chan struct{}
+	Close() error
+}
+
+// run dials when those in after are closed, and ends with the connection. The
+// pool's crew starts it, and cancel ends it.
+func (l *link) run(p *pool, after []<-chan struct{}) {
+	defer p.finish(l)
+	conn, err := l.dial(p, after)
+	if err != nil {
+		l.err, l.late = err, l.ctx.Err() != nil
+		p.retire(l, nil)
+		close(l.ready)
+		return
+	}
+	p.opened(l)
+	close(l.ready)
+
+	idle := time.NewTimer(p.idleTimeout)
+	defer idle.Stop()
+	for inUse := true; inUse; {
+		select {
+		case <-conn.Done():
+			p.counters.connectionsLost.Add(1)
+			p.retire(l, sp.ErrConnectionLost)
+			inUse = false
+		case <-l.retired:
+			inUse = false
+		case <-idle.C:
+			if left := p.retireIdle(l); left > 0 {
+				idle.Reset(left)
+			}
+		}
+	}
+	l.settle(conn)
+	conn.Close()
+	l.countLost(p)
+}
+
+func (l *link) dial(p *pool, after []<-chan struct{}) (connection, error) {
+	for _, closed := range after {
+		select {
+		case <-closed:
+		case <-l.ctx.Done():
+			return nil, context.Cause(l.ctx)
+		}
+	}
+	p.counters.dials.Add(1)
+	var conn connection
+	var err error
+	if l.service == ServiceRep {
+		l.req, err = sp.DialRequester(l.ctx, l.ep.URL, p.sp)
+		conn = l.req
+	} else {
+		l.push, err = sp.DialPusher(l.ctx, l.ep.URL, p.sp)
+		conn = l.push
+	}
+	if err == nil {
+		return conn, nil
+	}
+	p.counters.dialFailures.Add(1)
+	return nil, plain(err)
+}
+
+// settle waits, until ctx is cancelled, for those who still use a retired link,
+// and then for the pushes that it has queued.
+func (l *link) settle(conn connection) {
+	select {
+	case <-l.unused:
+	case <-conn.Done():
+	case <-l.ctx.Done():
+		return
+	}
+	if l.push != nil {
+		ctx, cancel := context.WithTimeout(l.ctx, drainTimeout)
+		defer cancel()
+		l.push.Drain(ctx) // what remains is counted as lost
+	}
+}
+
+// countLost accounts for the pushes that the closed connection never carried.
+func (l *link) countLost(p *pool) {
+	if l.push == nil {
+		return
+	}
+	messages, bytes := l.push.Lost()
+	if messages == 0 {
+		return
+	}
+	cause := context.Cause(l.ctx)
+	switch {
+	case errors.Is(cause, ErrClosed):
+		p.counters.lostClosed.Add(messages)
+	case errors.Is(cause, sp.ErrConnectionLost):
+		p.counters.lostConn.Add(messages)
+	default:
+		p.counters.lostGone.Add(messages)
+	}
+	p.counters.lostBytes.Add(bytes)
+	if cause == nil {
+		cause = errMoved
+	}
+	p.log.Warn("pushes were lost on their way out", slog.String("peer", l.node), slog.String("url", l.ep.URL),
+		slog.Uint64("messages", messages), slog.Uint64("bytes", bytes), slog.Any("err", cause))
+}
+
+// idle reports whether nobody would miss it. The pool's lock is held.
+func (l *link) idle() bool {
+	if !l.open || l.users > 0 {
+		return false
+	}
+	if l.push != nil {
+		messages, _ := l.push.Queued()
+		return messages == 0
+	}
+	return true
+}
+
+// takeSlot waits for the right to have one more request in flight. again says
+// that the link has ended meanwhile.
+func (l *link) takeSlot(ctx context.Context) (again bool, err error) {
+	select {
+	case l.slots <- struct{}{}:
+	default:
+		select {
+		case l.slots <- struct{}{}:
+		case <-l.retired:
+			return true, nil
+		case <-ctx.Done():
+			return false, busy("requests in flight", cap(l.slots), ctx)
+		}
+	}
+	select {
+	case <-l.retired:
+		<-l.slots
+		return true, nil
+	default:
+		return false, nil
+	}
+}

@@ -1,0 +1,105 @@
+package unicast
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"math"
+
+	"github.com/parley-mesh/parley/codec"
+)
+
+// own is the way from a Messenger to its own Handler: without the network, and
+// otherwise as over it, with bodies that are copies, the same limits, and
+// handlers that run in goroutines of their own.
+type own struct {
+	slots  chan struct{} // a token for each Send and Request being handled
+	pushes queue         // in their order, for one worker
+	worked chan struct{} // closed when the worker has ended
+}
+
+// pushOverhead is what a queued push takes beside its body, in bytes.
+const pushOverhead = codec.EnvelopeOverhead
+
+func (o *own) init(cfg *Config) {
+	o.slots = make(chan struct{}, cfg.InFlight)
+	o.pushes = queue{maxMessages: math.MaxInt, maxBytes: cfg.QueueBytes, overhead: pushOverhead}
+	o.worked = make(chan struct{})
+}
+
+// exchange is a Send, Request or Ping to this node.
+func (o *own) exchange(ctx context.Context, m *Messenger, env *codec.Envelope) ([]byte, *Error) {
+	select {
+	case o.slots <- struct{}{}:
+	default:
+		select {
+		case o.slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil, notDelivered("", busy("requests in flight", cap(o.slots), ctx))
+		case <-m.ctx.Done():
+			return nil, notDelivered("", ErrClosed)
+		}
+	}
+	env.Timeout = timeLeft(ctx)
+	env.Body = bytes.Clone(env.Body)
+	replies := make(chan *codec.Reply, 1)
+	started := m.crew.start(func() {
+		reply := &codec.Reply{Status: codec.StatusHandlerPanic, Text: "it ended its goroutine"}
+		defer func() {
+			<-o.slots
+			replies <- reply
+		}()
+		m.arrived(env)
+		reply = m.admit(m.ctx, env)
+	})
+	if !started {
+		<-o.slots
+		return nil, notDelivered("", ErrClosed)
+	}
+	select {
+	case reply := <-replies:
+		body, failure := outcome(env, reply)
+		return bytes.Clone(body), failure
+	case <-ctx.Done():
+		return nil, &Error{Outcome: Unknown, Err: ended(ctx)}
+	case <-m.ctx.Done():
+		return nil, &Error{Outcome: Unknown, Err: ErrClosed}
+	}
+}
+
+// push queues a push to this node.
+func (o *own) push(ctx context.Context, m *Messenger, env *codec.Envelope) *Error {
+	err := o.pushes.put(ctx, Message{ID: env.ID, Kind: env.Kind, From: env.From, Topic: env.Topic, Body: bytes.Clone(env.Body)})
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		err = busy("bytes of pushes queued", m.cfg.QueueBytes, ctx)
+	}
+	return notDelivered("", err)
+}
+
+// work hands the pushes to the handler, one by one, until the queue is closed
+// and empty, or the Messenger is closed. The Messenger's crew runs it.
+func (o *own) work(m *Messenger) {
+	defer close(o.worked)
+	for m.ctx.Err() == nil {
+		msg, err := o.pushes.get(m.ctx)
+		if err != nil {
+			break
+		}
+		o.handle(m, msg)
+	}
+	if messages, bytes := o.pushes.queued(); messages > 0 {
+		m.counters.lostClosed.Add(uint64(messages))
+		m.counters.lostBytes.Add(uint64(bytes))
+		m.log.Warn("pushes were lost on their way out", slog.String("peer", m.name),
+			slog.Int("messages", messages), slog.Int("bytes", bytes), slog.Any("err", ErrClosed))
+	}
+}
+
+func (o *own) handle(m *Messenger, msg Message) {
+	env := &codec.Envelope{Kind: msg.Kind, ID: msg.ID, From: msg.From, To: m.name, Topic: msg.Topic, Body: msg.Body}
+	m.arrived(env)
+	m.pushed(env, m.handle(m.ctx, env))
+}

@@ -1,0 +1,331 @@
+package unicast
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/parley-mesh/parley/codec"
+	"github.com/parley-mesh/parley/sp"
+)
+
+// pool holds the connections to other nodes: one at most per node and service,
+// max in all.
+type pool struct {
+	dir         Directory
+	sp          sp.Config
+	inFlight    int
+	max         int
+	idleTimeout time.Duration
+	counters    *counters
+	log         *slog.Logger
+	crew        crew // the links' goroutines
+
+	mu     sync.Mutex
+	links  map[linkKey]*link  // those that calls may begin on
+	all    map[*link]struct{} // those and the ones that are ending
+	places int                // of max, that are taken
+}
+
+func newPool(dir Directory, cfg *Config, c *counters) *pool {
+	return &pool{
+		dir:         dir,
+		sp:          cfg.sp(),
+		inFlight:    cfg.InFlight,
+		max:         cfg.MaxConnections,
+		idleTimeout: cfg.IdleTimeout,
+		counters:    c,
+		log:         cfg.Logger,
+		links:       make(map[linkKey]*link),
+		all:         make(map[*link]struct{}),
+	}
+}
+
+// acquire returns an open connection to where node offers service now. It joins
+// the one that there is, waits for the one that is being made, or makes one.
+// release must follow. All its errors mean NotDelivered.
+func (p *pool) acquire(ctx context.Context, node, service string) (*link, *Error) {
+	key := linkKey{node, service}
+	for sure := false; ; sure = true {
+		ep, err := p.dir.Lookup(node, service)
+		if err != nil {
+			return nil, notDelivered("", err)
+		}
+		l, err := p.join(key, ep, sure)
+		if err != nil {
+			return nil, notDelivered(ep.URL, err)
+		}
+		if l == nil {
+			continue
+		}
+		select {
+		case <-l.ready:
+		case <-ctx.Done():
+			p.release(l)
+			return nil, notDelivered(ep.URL, connecting(ended(ctx)))
+		}
+		if l.err == nil {
+			return l, nil
+		}
+		p.release(l)
+		if l.late && ctx.Err() == nil {
+			continue // the next look will tell what has changed
+		}
+		return nil, notDelivered(ep.URL, l.err)
+	}
+}
+
+// join makes the caller a user of the link for key at ep. When the link there
+// is goes elsewhere, nil asks the caller to look again, since the link may be
+// newer than the caller's look; a caller that is sure has the link replaced.
+func (p *pool) join(key linkKey, ep codec.Endpoint, sure bool) (*link, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.links[key]
+	if l != nil && l.ep != ep {
+		if !sure {
+			return nil, nil
+		}
+		p.retireLocked(l, moved(l.ep, ep))
+		l = nil
+	}
+	if l == nil {
+		var err error
+		if l, err = p.begin(key, ep); err != nil {
+			return nil, err
+		}
+	}
+	l.users++
+	return l, nil
+}
+
+// begin makes a link and has it dialed, in a place that is free or that an idle link gives up.
+func (p *pool) begin(key linkKey, ep codec.Endpoint) (*link, error) {
+	var after []<-chan struct{}
+	if p.places >= p.max {
+		victim := p.leastRecentlyUsed()
+		if victim == nil {
+			return nil, busy("connections in use", p.max, nil)
+		}
+		victim.promised = true
+		after = append(after, victim.closed)
+		if !victim.isRetired {
+			p.counters.evictions.Add(1)
+			p.retireLocked(victim, nil)
+		}
+		p.places--
+	}
+	for l := range p.all {
+		if l.linkKey != key {
+			continue
+		}
+		if cause := moved(l.ep, ep); cause != nil {
+			p.retireLocked(l, cause)
+		}
+		if key.service == ServicePull {
+			after = append(after, l.closed) // what was pushed before comes before
+		}
+	}
+	l := &link{
+		linkKey: key,
+		ep:      ep,
+		ready:   make(chan struct{}),
+		retired: make(chan struct{}),
+		unused:  make(chan struct{}, 1),
+		closed:  make(chan struct{}),
+	}
+	if key.service == ServiceRep {
+		l.slots = make(chan struct{}, p.inFlight)
+	}
+	l.ctx, l.cancel = context.WithCancelCause(context.Background())
+	if !p.crew.start(func() { l.run(p, after) }) {
+		return nil, ErrClosed
+	}
+	p.places++
+	p.links[key] = l
+	p.all[l] = struct{}{}
+	return l, nil
+}
+
+func (p *pool) leastRecentlyUsed() *link {
+	var victim *link
+	for l := range p.all {
+		if !l.promised && l.idle() && (victim == nil || l.used.Before(victim.used)) {
+			victim = l
+		}
+	}
+	return victim
+}
+
+// release ends what acquire began. A dial that nobody waits for any more ends.
+func (p *pool) release(l *link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l.users--
+	l.used = time.Now()
+	if l.users > 0 {
+		return
+	}
+	if l.isRetired {
+		l.unused <- struct{}{}
+	} else if !l.open {
+		p.retireLocked(l, context.Canceled)
+	}
+}
+
+// retire keeps new calls off l. With a cause it also ends those on it.
+func (p *pool) retire(l *link, cause error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retireLocked(l, cause)
+}
+
+func (p *pool) retireLocked(l *link, cause error) {
+	if cause == nil && !l.open {
+		cause = errMoved
+	}
+	if cause != nil {
+		l.cancel(cause)
+	}
+	if l.isRetired {
+		return
+	}
+	l.isRetired = true
+	close(l.retired)
+	if p.links[l.linkKey] == l {
+		delete(p.links, l.linkKey)
+	}
+	if l.users == 0 {
+		l.unused <- struct{}{}
+	}
+}
+
+// retireIdle retires l if it was idle for long enough, or says how long to wait.
+func (p *pool) retireIdle(l *link) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !l.idle() {
+		return p.idleTimeout
+	}
+	if left := p.idleTimeout - time.Since(l.used); left > 0 {
+		return left
+	}
+	p.counters.idleClosed.Add(1)
+	p.retireLocked(l, nil)
+	return 0
+}
+
+func (p *pool) opened(l *link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l.open = true
+	l.used = time.Now()
+}
+
+// finish forgets l, whose connection is closed, or was never made.
+func (p *pool) finish(l *link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l.open = false
+	l.cancel(nil)
+	delete(p.all, l)
+	if !l.promised {
+		p.places--
+	}
+	close(l.closed)
+}
+
+// follow keeps the links to service in step with the Directory, until ctx ends.
+func (p *pool) follow(ctx context.Context, service string) {
+	for set := range p.dir.Providers(ctx, service) {
+		for _, l := range p.current(service) {
+			if set[l.node] != l.ep {
+				p.check(l)
+			}
+		}
+	}
+}
+
+// check retires l if its node is not there any more. The set that made us look
+// may be older than l, so the Directory has the word.
+func (p *pool) check(l *link) {
+	ep, err := p.dir.Lookup(l.node, l.service)
+	switch {
+	case err == nil && ep == l.ep:
+	case err == nil:
+		p.retire(l, moved(l.ep, ep))
+	case nodeFailed(err):
+		p.retire(l, errNodeDead)
+	default:
+		// It has left, or closes its mailbox, and may be about to answer.
+		p.retire(l, nil)
+	}
+}
+
+// moved is the reason to end the calls on a link: that the node they went to
+// does not exist any more. At another address of the same node they may go on.
+func moved(from, to codec.Endpoint) error {
+	if from.Instance != to.Instance {
+		return errReplaced
+	}
+	return nil
+}
+
+func (p *pool) current(service string) []*link {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var links []*link
+	for key, l := range p.links {
+		if key.service == service {
+			links = append(links, l)
+		}
+	}
+	return links
+}
+
+// size returns the open connections and what is queued on them.
+func (p *pool) size() (open, messages, bytes int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.all {
+		if !l.open {
+			continue
+		}
+		open++
+		if l.push != nil {
+			m, b := l.push.Queued()
+			messages += m
+			bytes += b
+		}
+	}
+	return open, messages, bytes
+}
+
+// drain waits, within ctx, until all pushes are written, and returns what is left.
+func (p *pool) drain(ctx context.Context) (messages, bytes int) {
+	p.mu.Lock()
+	var pushers []*sp.Pusher
+	for l := range p.all {
+		if l.open && l.push != nil {
+			pushers = append(pushers, l.push)
+		}
+	}
+	p.mu.Unlock()
+	for _, push := range pushers {
+		push.Drain(ctx) // the sum below tells what it could not
+	}
+	_, messages, bytes = p.size()
+	return messages, bytes
+}
+
+// close ends all links and waits for them.
+func (p *pool) close() {
+	p.crew.dismiss()
+	p.mu.Lock()
+	for l := range p.all {
+		p.retireLocked(l, ErrClosed)
+	}
+	p.mu.Unlock()
+	p.crew.wait()
+}

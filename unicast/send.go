@@ -1,0 +1,302 @@
+package unicast
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/parley-mesh/parley/codec"
+	"github.com/parley-mesh/parley/sp"
+)
+
+// Push queues a message for node and does not wait for it to arrive: nil means
+// queued on the connection to that node. It waits, within ctx, while
+// Config.QueueBytes are queued there. Pushes of one goroutine to one node arrive
+// in their order as long as the connection lasts; what is lost with it, or
+// refused over there, is counted in Stats and logged, here and there.
+//
+// Errors: as for Send, and all of them mean NotDelivered.
+func (m *Messenger) Push(ctx context.Context, node, topic string, body []byte) error {
+	_, err := m.call(ctx, codec.KindPush, node, topic, body)
+	return err
+}
+
+// Send delivers a message to node. nil means that the handler there returned
+// nil, before this nil. The deadline of ctx travels with the message and bounds
+// the handler there. A topic has at most 255 bytes of UTF-8 and does not begin
+// with '$'; a body has at most Config.MaxMessage bytes and may be nil; it is not
+// used after the return.
+//
+// Without asking the network: errors of Directory.Lookup, *codec.LimitError,
+// *codec.NameError, ErrReservedTopic, ErrClosed; ErrBusy, with that of ctx, when
+// InFlight requests to that node were outstanding until ctx ended, and ErrBusy
+// when MaxConnections are in use. With the network: the error of the connection;
+// ErrNoListener, ErrBusy, ErrWrongNode, ErrClosing, ErrNotUnderstood, *RemoteError
+// from the other side; that of ctx, with Outcome Unknown when the message was on
+// its way already.
+func (m *Messenger) Send(ctx context.Context, node, topic string, body []byte) error {
+	_, err := m.call(ctx, codec.KindSend, node, topic, body)
+	return err
+}
+
+// Request is Send, and returns the reply of the handler, which the caller owns;
+// it is nil when empty. A reply over the other node's MaxMessage is a
+// *RemoteError: the handler saw the message.
+func (m *Messenger) Request(ctx context.Context, node, topic string, body []byte) ([]byte, error) {
+	return m.call(ctx, codec.KindRequest, node, topic, body)
+}
+
+// Ping asks the Messenger of node, not its Handler, and returns how long the
+// answer took, without the time to connect where there is a connection already.
+// Errors: as for Send.
+func (m *Messenger) Ping(ctx context.Context, node string) (time.Duration, error) {
+	start := time.Now()
+	if _, err := m.call(ctx, codec.KindPing, node, "", nil); err != nil {
+		return 0, err
+	}
+	return time.Since(start), nil
+}
+
+func (m *Messenger) call(ctx context.Context, kind codec.Kind, node, topic string, body []byte) ([]byte, error) {
+	if err := userTopic(topic); err != nil {
+		return m.account(kind, node, body, nil, notDelivered("", err))
+	}
+	return m.callUnchecked(ctx, kind, node, topic, body, m.cfg.MaxMessage)
+}
+
+func (m *Messenger) callUnchecked(ctx context.Context, kind codec.Kind, node, topic string, body []byte, maxBody int) ([]byte, error) {
+	if !m.calls.enter() {
+		return m.account(kind, node, body, nil, notDelivered("", ErrClosed))
+	}
+	defer m.calls.leave()
+	if len(body) > maxBody {
+		return m.account(kind, node, body, nil,
+			notDelivered("", &codec.LimitError{What: "body", Size: len(body), Limit: maxBody}))
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, m.cfg.Timeout)
+		defer cancel()
+	}
+	if ctx.Err() != nil {
+		return m.account(kind, node, body, nil, notDelivered("", ended(ctx)))
+	}
+	env := &codec.Envelope{Kind: kind, ID: m.nextID(), From: m.name, To: node, Topic: topic, Body: body}
+	var reply []byte
+	var failure *Error
+	switch toSelf := node == m.name && m.handler != nil; {
+	case toSelf && kind == codec.KindPush:
+		failure = m.own.push(ctx, m, env)
+	case toSelf:
+		reply, failure = m.own.exchange(ctx, m, env)
+	case kind == codec.KindPush:
+		failure = m.push(ctx, env)
+	default:
+		reply, failure = m.exchange(ctx, env)
+	}
+	return m.account(kind, node, body, reply, failure)
+}
+
+// account counts a call, and completes its error.
+func (m *Messenger) account(kind codec.Kind, node string, body, reply []byte, failure *Error) ([]byte, error) {
+	c := &m.counters.kinds[kind]
+	c.sent.Add(1)
+	if failure == nil || failure.Outcome != NotDelivered {
+		c.bytesSent.Add(uint64(len(body)))
+	}
+	if failure == nil {
+		c.ok.Add(1)
+		return reply, nil
+	}
+	c.failed[failure.Outcome].Add(1)
+	failure.Op, failure.Node = kind.String(), node
+	return nil, failure
+}
+
+// attempts is how often a message that was certainly not sent, because its
+// connection turned out to be dead, is tried on a new one.
+const attempts = 3
+
+// exchange sends env over the network and returns the reply to it.
+func (m *Messenger) exchange(ctx context.Context, env *codec.Envelope) ([]byte, *Error) {
+	for attempt := 1; ; attempt++ {
+		l, failure := m.pool.acquire(ctx, env.To, ServiceRep)
+		if failure != nil {
+			return nil, failure
+		}
+		reply, failure, again := m.exchangeOn(ctx, l, env)
+		m.pool.release(l)
+		if !again || attempt == attempts {
+			return reply, failure
+		}
+	}
+}
+
+// exchangeOn is one exchange over l. again says that nothing was sent, because
+// l has ended.
+func (m *Messenger) exchangeOn(ctx context.Context, l *link, env *codec.Envelope) (_ []byte, _ *Error, again bool) {
+	again, err := l.takeSlot(ctx)
+	if again {
+		err = sp.ErrConnectionLost
+	}
+	if err != nil {
+		return nil, notDelivered(l.ep.URL, err), again
+	}
+	defer func() { <-l.slots }()
+
+	env.ToInstance = l.ep.Instance
+	env.Timeout = timeLeft(ctx)
+	frame, err := env.Append(make([]byte, 0, env.Size()))
+	if err != nil {
+		return nil, notDelivered(l.ep.URL, err), false
+	}
+	raw, err := l.req.Request(ctx, frame)
+	if err != nil {
+		failure, again := m.notAnswered(ctx, l, plain(err))
+		return nil, failure, again
+	}
+	reply, err := codec.ParseReply(raw, m.cfg.MaxMessage)
+	if err == nil && reply.ID != env.ID && !(reply.Status == codec.StatusMalformed && reply.ID == codec.ID{}) {
+		err = errWrongReply
+	}
+	if err != nil {
+		if _, tooLarge := errors.AsType[*codec.LimitError](err); !tooLarge {
+			// Nothing that comes over this connection can be trusted any more.
+			m.pool.retire(l, sp.ErrConnectionLost)
+		}
+		return nil, &Error{URL: l.ep.URL, Outcome: Unknown, Err: err}, false
+	}
+	if reply.Status == codec.StatusWrongNode {
+		m.pool.retire(l, nil)
+	}
+	body, failure := outcome(env, &reply)
+	if failure != nil {
+		failure.URL = l.ep.URL
+	}
+	return body, failure, false
+}
+
+// notAnswered says what an error of Requester.Request means.
+func (m *Messenger) notAnswered(ctx context.Context, l *link, err error) (_ *Error, again bool) {
+	if cause := context.Cause(l.ctx); cause != nil && ctx.Err() == nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err) // that is why the connection ended
+	}
+	switch {
+	case errors.Is(err, sp.ErrTooLarge):
+		return notDelivered(l.ep.URL, err), false
+	case errors.Is(err, sp.ErrNotSent):
+		if ctx.Err() == nil {
+			m.pool.retire(l, sp.ErrConnectionLost)
+			again = true
+		}
+		return notDelivered(l.ep.URL, err), again
+	}
+	return &Error{URL: l.ep.URL, Outcome: Unknown, Err: err}, false
+}
+
+// push queues env on the connection to its node.
+func (m *Messenger) push(ctx context.Context, env *codec.Envelope) *Error {
+	for attempt := 1; ; attempt++ {
+		l, failure := m.pool.acquire(ctx, env.To, ServicePull)
+		if failure != nil {
+			return failure
+		}
+		failure, again := m.pushOn(ctx, l, env)
+		m.pool.release(l)
+		if !again || attempt == attempts {
+			return failure
+		}
+	}
+}
+
+func (m *Messenger) pushOn(ctx context.Context, l *link, env *codec.Envelope) (_ *Error, again bool) {
+	env.ToInstance = l.ep.Instance
+	frame, err := env.Append(make([]byte, 0, env.Size()))
+	if err != nil {
+		return notDelivered(l.ep.URL, err), false
+	}
+	if ctx.Err() != nil {
+		return notDelivered(l.ep.URL, ended(ctx)), false
+	}
+	if err := plain(l.push.Send(ctx, frame)); err != nil {
+		switch {
+		case ctx.Err() != nil:
+			err = busy("bytes of pushes queued", m.cfg.QueueBytes, ctx)
+		case !errors.Is(err, sp.ErrTooLarge):
+			m.pool.retire(l, sp.ErrConnectionLost)
+			again = true
+		}
+		return notDelivered(l.ep.URL, err), again
+	}
+	return nil, false
+}
+
+// outcome says what reply tells about the message env.
+func outcome(env *codec.Envelope, reply *codec.Reply) ([]byte, *Error) {
+	remote := &RemoteError{Node: env.To, Topic: env.Topic, Text: reply.Text}
+	var refused error
+	switch reply.Status {
+	case codec.StatusOK:
+		return reply.Body, nil
+	case codec.StatusHandlerError, codec.StatusReplyTooLarge:
+		return nil, &Error{Outcome: Handled, Err: remote}
+	case codec.StatusHandlerPanic:
+		remote.Panic = true
+		return nil, &Error{Outcome: Handled, Err: remote}
+	case codec.StatusTimeout:
+		remote.timeout = context.DeadlineExceeded
+		return nil, &Error{Outcome: Handled, Err: remote}
+	case codec.StatusNoHandler:
+		refused = ErrNoListener
+	case codec.StatusBusy:
+		refused = ErrBusy
+	case codec.StatusWrongNode:
+		refused = ErrWrongNode
+	case codec.StatusClosing:
+		refused = ErrClosing
+	case codec.StatusMalformed:
+		refused = ErrNotUnderstood
+	default:
+		return nil, &Error{Outcome: Unknown, Err: fmt.Errorf("reply with %v", reply.Status)}
+	}
+	if reply.Text != "" && !strings.Contains(reply.Text, refused.Error()) {
+		refused = fmt.Errorf("%w: %s", refused, reply.Text)
+	} else if reply.Text != "" {
+		refused = &refusal{reply.Text, refused}
+	}
+	return nil, notDelivered("", refused)
+}
+
+// refusal is a refusal in the words of the other side.
+type refusal struct {
+	text string
+	err  error
+}
+
+func (r *refusal) Error() string { return r.text }
+func (r *refusal) Unwrap() error { return r.err }
+
+func notDelivered(url string, err error) *Error {
+	return &Error{URL: url, Outcome: NotDelivered, Err: err}
+}
+
+// busy says which limit was reached. With a ctx, it is what ended the wait.
+func busy(what string, limit int, ctx context.Context) error {
+	if ctx == nil {
+		return fmt.Errorf("%w: %d %s", ErrBusy, limit, what)
+	}
+	return fmt.Errorf("%w: %d %s: %w", ErrBusy, limit, what, ended(ctx))
+}
+
+func connecting(err error) error { return fmt.Errorf("connecting: %w", err) }
+
+// timeLeft is what travels with a message; more than none.
+func timeLeft(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	return max(time.Until(deadline), time.Millisecond)
+}
