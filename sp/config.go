@@ -1,0 +1,111 @@
+package sp
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Sizes of a message's body, in bytes. The 4 KiB are room for an envelope around
+// a user's round number.
+const (
+	DefaultMaxMessage = 1<<20 + 4<<10
+	HardMaxMessage    = 16<<20 + 4<<10 // no Config may go beyond
+)
+
+// Config is shared by all roles and copied on entry; the zero value is good. A
+// zero field means its default, a negative one is an error.
+type Config struct {
+	// MaxMessage is the largest message body in bytes, sent or received; default
+	// DefaultMaxMessage, at most HardMaxMessage. A larger one is refused before it
+	// is sent; a peer that announces a larger one is disconnected before any of it
+	// is read.
+	MaxMessage int
+
+	// QueueBytes bounds one connection; default 8 MiB. Pusher: bytes accepted and
+	// not yet written; Send waits beyond it. Puller and Replier: bytes received and
+	// not yet handled (a Replier counts replies not yet written, too); beyond it
+	// the connection is not read. A message counts its body and 256 bytes, and one
+	// message is always admitted.
+	QueueBytes int
+
+	// TotalBytes bounds all connections of a listener together: bytes received and
+	// not yet handled; default 256 MiB. A Replier counts 16 KiB more for each
+	// request, which bounds its goroutines. A connection of which nothing is being
+	// handled is always allowed one message, so that the busy cannot starve it. One
+	// more message of each connection, the one being read, does not count.
+	TotalBytes int
+
+	// InFlight is, for a Replier, how many requests of one connection are handled at
+	// once; beyond it the connection is not read. For a Requester, how many may be
+	// outstanding; further callers wait. Default 256.
+	InFlight int
+
+	// MaxPipes is how many connections a listener keeps; default 1024. A connection
+	// counts until its last message is handled, even after it broke. Further ones
+	// are closed at once.
+	MaxPipes int
+
+	// MaxPending is how many connections of a listener may be in the handshake at
+	// once; default 128. One IPv4 address or IPv6 /64 network is sure of a sixteenth
+	// of the places (8), and may have more while half of all are free. Further
+	// connections are closed at once.
+	MaxPending int
+
+	// HandshakeTimeout bounds the exchange of the SP greetings on both sides;
+	// default 5 s.
+	HandshakeTimeout time.Duration
+
+	// StallTimeout is how long a peer may, once it began a message, leave the next
+	// 64 KiB of it unsent, or leave the next 64 KiB that we write unread; then it is
+	// disconnected. Default 10 s. A silent connection is not a stalled one.
+	StallTimeout time.Duration
+
+	// Logger is told what was refused, cut off and lost; default slog.Default().
+	Logger *slog.Logger
+}
+
+// normalized checks cfg and fills in the defaults.
+func (cfg Config) normalized() (Config, error) {
+	for _, f := range []struct {
+		name string
+		v    *int
+		def  int
+	}{
+		{"MaxMessage", &cfg.MaxMessage, DefaultMaxMessage},
+		{"QueueBytes", &cfg.QueueBytes, 8 << 20},
+		{"TotalBytes", &cfg.TotalBytes, 256 << 20},
+		{"InFlight", &cfg.InFlight, 256},
+		{"MaxPipes", &cfg.MaxPipes, 1024},
+		{"MaxPending", &cfg.MaxPending, 128},
+	} {
+		if *f.v < 0 {
+			return cfg, fmt.Errorf("sp: Config.%s is negative (%d)", f.name, *f.v)
+		}
+		if *f.v == 0 {
+			*f.v = f.def
+		}
+	}
+	if cfg.MaxMessage > HardMaxMessage {
+		return cfg, fmt.Errorf("sp: Config.MaxMessage is %d bytes, at most %d are possible", cfg.MaxMessage, HardMaxMessage)
+	}
+	for _, f := range []struct {
+		name string
+		v    *time.Duration
+		def  time.Duration
+	}{
+		{"HandshakeTimeout", &cfg.HandshakeTimeout, 5 * time.Second},
+		{"StallTimeout", &cfg.StallTimeout, 10 * time.Second},
+	} {
+		if *f.v < 0 {
+			return cfg, fmt.Errorf("sp: Config.%s is negative (%v)", f.name, *f.v)
+		}
+		if *f.v == 0 {
+			*f.v = f.def
+		}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return cfg, nil
+}
