@@ -195,6 +195,21 @@ func TestParseEnvelopeRefuses(t *testing.T) {
 	}
 }
 
+// TestEnvelopeToNobody: only what is for all may leave its receiver out.
+func TestEnvelopeToNobody(t *testing.T) {
+	for kind := KindPush; kind <= KindBroadcast; kind++ {
+		forAll := kind == KindGossip || kind == KindBroadcast
+		e := Envelope{Kind: kind, From: "node1"}
+		if b, err := e.Append(nil); (err == nil) != forAll {
+			t.Errorf("%v: %v", kind, err)
+		} else if forAll {
+			if got, err := ParseEnvelope(b, 0); err != nil || got.To != "" {
+				t.Errorf("%v: to %q, %v", kind, got.To, err)
+			}
+		}
+	}
+}
+
 // TestParseEnvelopeEveryCut: no prefix of a message is a message.
 func TestParseEnvelopeEveryCut(t *testing.T) {
 	b := sendEnvelope(t)

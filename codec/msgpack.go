@@ -46,12 +46,8 @@ func (Msgpack) Unmarshal(b []byte, v any) error {
 	if err := scanMsgpack(b); err != nil {
 		return &FormatError{What: "msgpack", Err: err}
 	}
-	d := msgpack.NewDecoderBytes(b, msgpackHandle)
-	if err := d.Decode(v); err != nil {
+	if err := msgpack.NewDecoderBytes(b, msgpackHandle).Decode(v); err != nil {
 		return fmt.Errorf("decode into %T: %w", v, err)
-	}
-	if n := d.NumBytesRead(); n != len(b) {
-		return &FormatError{What: "msgpack", Err: fmt.Errorf("%w: %d after the end", ErrTrailing, len(b)-n)}
 	}
 	return nil
 }

@@ -148,27 +148,28 @@ func TestMsgpackRefuses(t *testing.T) {
 		want any
 		text string
 	}{
-		"nothing":            {nil, ErrTruncated, "malformed msgpack: truncated"},
-		"never used":         {fromHex(t, "c1"), ErrType, "0xc1"},
-		"trailing":           {fromHex(t, "01 01"), ErrTrailing, "1 after the end"},
-		"trailing deep":      {fromHex(t, "91 91 01 01"), ErrTrailing, "1 after the end"},
-		"string too long":    {fromHex(t, "dbffffffff 61"), ErrTruncated, "1 bytes left of 4294967295"},
-		"bin too long":       {fromHex(t, "c6ffffffff 61"), ErrTruncated, "1 bytes left of 4294967295"},
-		"array too long":     {fromHex(t, "ddffffffff 01"), ErrTruncated, "4294967295 values in 1 bytes"},
-		"map too long":       {fromHex(t, "dfffffffff 01"), ErrTruncated, "8589934590 values in 1 bytes"},
-		"map without last":   {fromHex(t, "82 a16101 a162"), ErrTruncated, ""},
-		"bin without length": {fromHex(t, "c4"), ErrTruncated, ""},
-		"ext without length": {fromHex(t, "c7"), ErrTruncated, ""},
-		"ext without type":   {fromHex(t, "d4"), ErrTruncated, ""},
-		"length cut":         {fromHex(t, "dd ffff"), ErrTruncated, ""},
-		"integer cut":        {fromHex(t, "cf 01"), ErrTruncated, ""},
-		"float cut":          {fromHex(t, "cb 01"), ErrTruncated, ""},
-		"extension":          {fromHex(t, "d4 05 01"), ErrType, "extension 5 of 1 bytes"},
-		"extension 32":       {fromHex(t, "c9 ffffffff 05"), ErrType, "extension 5"},
-		"extension cut":      {fromHex(t, "d6 ff 01"), ErrTruncated, ""},
-		"odd timestamp":      {fromHex(t, "d8 ff", strings.Repeat("00", 16)), ErrType, "extension -1 of 16 bytes"},
-		"too deep":           {append(bytes.Repeat([]byte{0x91}, maxMsgpackDepth+1), 0), new(*FormatError), "nested more than 100 deep"},
-		"very deep":          {bytes.Repeat([]byte{0x91}, 1<<20), new(*FormatError), "nested more than 100 deep"},
+		"nothing":                    {nil, ErrTruncated, "malformed msgpack: truncated"},
+		"never used":                 {fromHex(t, "c1"), ErrType, "0xc1"},
+		"trailing":                   {fromHex(t, "01 01"), ErrTrailing, "1 after the end"},
+		"trailing deep":              {fromHex(t, "91 91 01 01"), ErrTrailing, "1 after the end"},
+		"string too long":            {fromHex(t, "dbffffffff 61"), ErrTruncated, "1 bytes left of 4294967295"},
+		"bin too long":               {fromHex(t, "c6ffffffff 61"), ErrTruncated, "1 bytes left of 4294967295"},
+		"array too long":             {fromHex(t, "ddffffffff 01"), ErrTruncated, "4294967295 values in 1 bytes"},
+		"map too long":               {fromHex(t, "dfffffffff 01"), ErrTruncated, "8589934590 values in 1 bytes"},
+		"map without last":           {fromHex(t, "82 a16101 a162"), ErrTruncated, ""},
+		"bin without length":         {fromHex(t, "c4"), ErrTruncated, ""},
+		"ext without length":         {fromHex(t, "c7"), ErrTruncated, ""},
+		"ext without type":           {fromHex(t, "d4"), ErrTruncated, ""},
+		"length cut":                 {fromHex(t, "dd ffff"), ErrTruncated, ""},
+		"integer cut":                {fromHex(t, "cf 01"), ErrTruncated, ""},
+		"float cut":                  {fromHex(t, "cb 01"), ErrTruncated, ""},
+		"extension":                  {fromHex(t, "d4 05 01"), ErrType, "extension 5 of 1 bytes"},
+		"extension like a timestamp": {fromHex(t, "d6 05 00000001"), ErrType, "extension 5 of 4 bytes"},
+		"extension 32":               {fromHex(t, "c9 ffffffff 05"), ErrType, "extension 5"},
+		"extension cut":              {fromHex(t, "d6 ff 01"), ErrTruncated, ""},
+		"odd timestamp":              {fromHex(t, "d8 ff", strings.Repeat("00", 16)), ErrType, "extension -1 of 16 bytes"},
+		"too deep":                   {append(bytes.Repeat([]byte{0x91}, maxMsgpackDepth+1), 0), new(*FormatError), "nested more than 100 deep"},
+		"very deep":                  {bytes.Repeat([]byte{0x91}, 1<<20), new(*FormatError), "nested more than 100 deep"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var v any
@@ -212,6 +213,14 @@ func TestMsgpackForgetsTheOld(t *testing.T) {
 	var v any = &order{}
 	if err := (Msgpack{}).Unmarshal(fromHex(t, "a178"), &v); err != nil || v != "x" {
 		t.Errorf("%#v, %v", v, err)
+	}
+	byName := map[string]*order{"x": {Name: "old"}}
+	if err := (Msgpack{}).Unmarshal(fromHex(t, "81 a178 81 a26964 07"), &byName); err != nil || !reflect.DeepEqual(byName["x"], &order{ID: 7}) {
+		t.Errorf("%+v, %v", byName["x"], err)
+	}
+	list := []order{{Name: "old"}}
+	if err := (Msgpack{}).Unmarshal(fromHex(t, "91 81 a26964 07"), &list); err != nil || !reflect.DeepEqual(list, []order{{ID: 7}}) {
+		t.Errorf("%+v, %v", list, err)
 	}
 }
 
