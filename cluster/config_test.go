@@ -70,7 +70,7 @@ func TestPortInUse(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 	// A port that only UDP has in use is as bad, and nothing stays open of it.
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	udp, err := net.ListenPacket("udp", ownHost()+":0")
 	if err != nil {
 		t.Fatal(err)
 	}

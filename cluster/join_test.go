@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -40,9 +42,21 @@ func muteListener(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// deadAddr is one where nobody listens.
+var loopbacks atomic.Uint32
+
+// ownHost is a loopback address that no other test uses, where the system has
+// more than one, so that a port on it stays free.
+func ownHost() string {
+	if runtime.GOOS != "linux" {
+		return "127.0.0.1"
+	}
+	pid, count := os.Getpid(), loopbacks.Add(1)
+	return fmt.Sprintf("127.%d.%d.%d", 64+pid>>8%64, pid%256, 1+count%250)
+}
+
+// deadAddr is one where nobody listens, and a node can later.
 func deadAddr(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", ownHost()+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
