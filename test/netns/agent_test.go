@@ -1,0 +1,179 @@
+//go:build linux
+
+package netns
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+var binary string // parley, built once for all tests
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "parley-netns")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		binary = filepath.Join(dir, "parley")
+		if os.Geteuid() == 0 { // else all tests skip
+			if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/node").CombinedOutput(); err != nil {
+				panic("go build: " + string(out))
+			}
+		}
+		return m.Run()
+	}())
+}
+
+// agent is a parley agent that runs on a host.
+type agent struct {
+	*host
+	name string
+	cmd  *exec.Cmd
+	dir  string
+	out  output
+}
+
+// start runs an agent on h and waits until it is ready.
+func (h *host) start(t *testing.T, name string, flags ...string) *agent {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "parley") // not t.TempDir: a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	a := &agent{host: h, name: name, dir: dir}
+	ready := filepath.Join(dir, "ready")
+	args := []string{"netns", "exec", h.ns, binary, "agent", "--name", name, "--profile", "local",
+		"--socket", a.socket(), "--ready-file", ready}
+	a.cmd = exec.Command("ip", append(args, flags...)...)
+	a.cmd.Stdout, a.cmd.Stderr = &a.out, &a.out
+	if err := a.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		a.cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		a.kill()
+		<-ended
+		if t.Failed() {
+			t.Logf("%s on %s:\n%s", name, h.name, a.out.String())
+		}
+	})
+	eventually(t, name+" is ready", func() bool {
+		select {
+		case <-ended:
+			t.Fatalf("%s ended: %s", name, a.out.String())
+		default:
+		}
+		_, err := os.Stat(ready)
+		return err == nil
+	})
+	return a
+}
+
+func (a *agent) socket() string { return filepath.Join(a.dir, "sock") }
+
+// kill ends the agent without goodbye.
+func (a *agent) kill() { a.cmd.Process.Kill() }
+
+// parley runs a verb against the agent and returns its output and exit code.
+func (a *agent) parley(t *testing.T, verb string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), binary, append([]string{verb}, args...)...)
+	cmd.Env = append(os.Environ(), "PARLEY_SOCKET="+a.socket())
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// member is a line of "parley members --json".
+type member struct {
+	Name, Addr, Status string
+}
+
+func (a *agent) members(t *testing.T) map[string]member {
+	t.Helper()
+	out, errs, code := a.parley(t, "members", "--json")
+	if code != 0 {
+		t.Fatalf("%s: members: exit %d: %s", a.name, code, errs)
+	}
+	all := make(map[string]member)
+	for line := range strings.Lines(out) {
+		var m member
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			t.Fatalf("%v in %s", err, line)
+		}
+		all[m.Name] = m
+	}
+	return all
+}
+
+// sees waits until each of agents has the status that want names for it.
+func (a *agent) sees(t *testing.T, status string, agents ...*agent) {
+	t.Helper()
+	eventually(t, a.name+" sees the others "+status, func() bool {
+		members := a.members(t)
+		for _, other := range agents {
+			if members[other.name].Status != status {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// sends fails unless the message arrives at to, within one call.
+func (a *agent) sends(t *testing.T, to *agent, body string) {
+	t.Helper()
+	if _, errs, code := a.parley(t, "send", to.name, body); code != 0 {
+		t.Fatalf("%s to %s: exit %d: %s", a.name, to.name, code, errs)
+	}
+	eventually(t, to.name+" prints "+body, func() bool { return strings.Contains(to.out.String(), body) })
+}
+
+// eventually polls, which real processes leave no better way than.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(45 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatal("not in 45 s: " + what)
+}
+
+// output is what an agent writes.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
