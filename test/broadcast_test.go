@@ -159,6 +159,42 @@ func TestBestEffortBroadcast(t *testing.T) {
 	}
 }
 
+// Two clusters that become one, as after a partition: what was said on either side
+// while they were apart reaches the other by push/pull, once, and from the node
+// that learns it there all of its side.
+func TestBestEffortAfterAPartition(t *testing.T) {
+	east := harness.Start(t, 3, harness.Options{Prefix: "east"})
+	west := harness.Start(t, 3, harness.Options{Prefix: "west"})
+	for _, side := range [][]*harness.Node{east, west} {
+		if err := side[0].Cast.BestEffort("news", []byte(side[0].Name)); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range side[1:] {
+			harness.Eventually(t, time.Minute, func() bool { return len(n.Casts()) == 1 }, "%s hears of it", n.Name)
+		}
+	}
+	if _, err := east[2].Cluster.Join(within(t), west[2].Cluster.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	nodes := append(east, west...)
+	harness.WaitConverged(t, nodes...)
+	for _, n := range nodes {
+		var want []string
+		for _, from := range []string{"east1", "west1"} {
+			if from != n.Name {
+				want = append(want, from)
+			}
+		}
+		harness.Eventually(t, time.Minute, func() bool { return len(n.Casts()) >= len(want) }, "%s hears of %q", n.Name, want)
+		if got := bodies(n, "news"); !slices.Equal(got, want) {
+			t.Errorf("%s got %q, want %q", n.Name, got, want)
+		}
+	}
+	if east[2].Cast.Stats().CaughtUp+west[2].Cast.Stats().CaughtUp == 0 {
+		t.Error("the two that met learned nothing from each other")
+	}
+}
+
 // The gossip budget is known: beyond it the caller is told, nothing is queued and
 // what was accepted arrives.
 func TestBestEffortBudget(t *testing.T) {

@@ -12,6 +12,7 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ import (
 
 // Options of a cluster. The zero value is good.
 type Options struct {
+	Prefix    string                              // of the names; default "node", so they are node1 to nodeN
 	Profile   cluster.Profile                     // default cluster.Local
 	Key       []byte                              // gossip key
 	Mail      func(node string) unicast.Handler   // what each node does with unicast; default: see Echo
@@ -88,13 +90,15 @@ func (k *kin) seeds(n *Node) (addrs []string) {
 }
 
 // Start starts n nodes named node1 to nodeN on free loopback ports, joins them
-// and waits until they have converged.
+// and waits until they have converged. When many join at once, gossip may miss a
+// pair, which takes push/pull a minute to mend; Start joins such nodes again.
 func Start(t testing.TB, n int, opts Options) []*Node {
 	t.Helper()
 	k := new(kin)
 	nodes := make([]*Node, n)
+	prefix := cmp.Or(opts.Prefix, "node")
 	for i := range nodes {
-		nodes[i] = start(t, fmt.Sprintf("node%d", i+1), k, opts)
+		nodes[i] = start(t, fmt.Sprint(prefix, i+1), k, opts)
 	}
 	// One after the other would do; side by side is how a real cluster comes up.
 	var joins sync.WaitGroup
@@ -102,6 +106,13 @@ func Start(t testing.TB, n int, opts Options) []*Node {
 		joins.Go(func() { node.join(nodes[0].Cluster.Addr()) })
 	}
 	joins.Wait()
+	for i := 1; i < 5 && !converged(nodes, 5*time.Second); i++ {
+		for j, node := range nodes {
+			if seesAll(node, nodes) != nil {
+				_ = node.tryJoin(nodes[(j+i)%n].Cluster.Addr()) // without it, push/pull will
+			}
+		}
+	}
 	WaitConverged(t, nodes...)
 	return nodes
 }
@@ -118,10 +129,8 @@ func (n *Node) Add(name string, opts Options) *Node {
 func start(t testing.TB, name string, k *kin, opts Options) *Node {
 	t.Helper()
 	n := &Node{Name: name, t: t, opts: opts, kin: k, log: NewLog(t, name)}
-	if opts.Profile == "" {
-		opts.Profile = cluster.Local
-	}
-	cfg := cluster.Config{Name: name, Bind: "127.0.0.1:0", Profile: opts.Profile, Key: opts.Key, Logger: n.log.Logger}
+	profile := cmp.Or(opts.Profile, cluster.Local)
+	cfg := cluster.Config{Name: name, Bind: "127.0.0.1:0", Profile: profile, Key: opts.Key, Logger: n.log.Logger}
 	if opts.Cluster != nil {
 		opts.Cluster(&cfg)
 	}
@@ -145,11 +154,25 @@ func start(t testing.TB, name string, k *kin, opts Options) *Node {
 	return n
 }
 
-func (n *Node) join(seeds ...string) {
-	n.t.Helper()
+func (n *Node) tryJoin(seeds ...string) error {
 	ctx, cancel := context.WithTimeout(n.t.Context(), 30*time.Second)
 	defer cancel()
-	if _, err := n.Cluster.Join(ctx, seeds...); err != nil {
+	_, err := n.Cluster.Join(ctx, seeds...)
+	return err
+}
+
+// join joins the seeds. On a machine with little to spare the first try may fail.
+func (n *Node) join(seeds ...string) {
+	n.t.Helper()
+	err := n.tryJoin(seeds...)
+	for range 3 {
+		if err == nil {
+			return
+		}
+		n.t.Logf("%s: join %v: %v", n.Name, seeds, err)
+		err = n.tryJoin(seeds...)
+	}
+	if err != nil {
 		n.t.Errorf("%s: join %v: %v", n.Name, seeds, err)
 	}
 }

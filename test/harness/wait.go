@@ -31,52 +31,60 @@ func Eventually(t testing.TB, timeout time.Duration, cond func() bool, msg strin
 func WaitConverged(t testing.TB, nodes ...*Node) {
 	t.Helper()
 	const timeout = 2 * time.Minute
-	deadline := time.Now().Add(timeout)
-	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
-		missing := differences(nodes)
-		if len(missing) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not converged within %v:\n%s", timeout, strings.Join(missing, "\n"))
-		}
-		time.Sleep(pause)
+	if !converged(nodes, timeout) {
+		t.Fatalf("not converged within %v:\n%s", timeout, strings.Join(differences(nodes), "\n"))
 	}
 }
 
+// converged waits for it and reports whether it came about in time.
+func converged(nodes []*Node, timeout time.Duration) bool {
+	deadline := time.Now().Add(timeout)
+	for pause := 5 * time.Millisecond; len(differences(nodes)) > 0; pause = min(2*pause, 200*time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+		time.Sleep(pause)
+	}
+	return true
+}
+
 // differences tells what the nodes see otherwise than it is.
-func differences(nodes []*Node) (missing []string) {
-	var want []string
+func differences(nodes []*Node) (all []string) {
 	for _, n := range nodes {
-		want = append(want, n.Name)
+		all = append(all, seesAll(n, nodes)...)
+	}
+	return all
+}
+
+// seesAll tells what n sees otherwise than that exactly these nodes are there.
+func seesAll(n *Node, nodes []*Node) (wrong []string) {
+	var want, alive []string
+	for _, other := range nodes {
+		want = append(want, other.Name)
 	}
 	slices.Sort(want)
-	for _, n := range nodes {
-		var alive []string
-		for _, m := range n.Cluster.Members() {
-			if m.Status == cluster.Alive {
-				alive = append(alive, m.Name)
-			}
+	for _, m := range n.Cluster.Members() {
+		if m.Status == cluster.Alive {
+			alive = append(alive, m.Name)
 		}
-		if !slices.Equal(alive, want) {
-			missing = append(missing, fmt.Sprintf("%s sees %v alive, not %v", n.Name, alive, want))
+	}
+	if !slices.Equal(alive, want) {
+		return []string{fmt.Sprintf("%s sees %v alive, not %v", n.Name, alive, want)}
+	}
+	for _, other := range nodes {
+		if other.opts.NoMailbox != nil && other.opts.NoMailbox(other.Name) {
 			continue
 		}
-		for _, other := range nodes {
-			if other.opts.NoMailbox != nil && other.opts.NoMailbox(other.Name) {
-				continue
-			}
-			for _, service := range []string{unicast.ServiceRep, unicast.ServicePull} {
-				e, err := n.Cluster.Lookup(other.Name, service)
-				if err != nil {
-					missing = append(missing, fmt.Sprintf("%s: %v", n.Name, err))
-				} else if e.Instance != other.Cluster.Instance() {
-					missing = append(missing, fmt.Sprintf("%s finds an earlier life of %s", n.Name, other.Name))
-				}
+		for _, service := range []string{unicast.ServiceRep, unicast.ServicePull} {
+			e, err := n.Cluster.Lookup(other.Name, service)
+			if err != nil {
+				wrong = append(wrong, fmt.Sprintf("%s: %v", n.Name, err))
+			} else if e.Instance != other.Cluster.Instance() {
+				wrong = append(wrong, fmt.Sprintf("%s finds an earlier life of %s", n.Name, other.Name))
 			}
 		}
 	}
-	return missing
+	return wrong
 }
 
 // WaitStatus waits until n sees the node named name in a status.
