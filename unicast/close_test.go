@@ -219,3 +219,72 @@ func TestManyConcurrentRequests(t *testing.T) {
 		t.Errorf("stats over there: %+v", s)
 	}
 }
+
+func TestShutdownHandlesItsOwnPushes(t *testing.T) {
+	w := newWorld()
+	h := newBlock()
+	m := w.listen(t, "node1", h, unicast.Config{})
+	for range 3 {
+		if err := m.Push(within(t), "node1", "", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(t, "the first is being handled", h.arrived)
+	down := make(chan error, 1)
+	go func() { down <- m.Shutdown(within(t)) }()
+	eventually(t, "it refuses more", func() bool { return errors.Is(m.Push(within(t), "node1", "", nil), unicast.ErrClosed) })
+	close(h.let)
+	if err := await(t, "Shutdown", down); err != nil {
+		t.Error(err)
+	}
+	if s := m.Stats(); s.Push.Handled < 3 || s.Push.Handled != s.Push.OK || s.PushesLost != (unicast.LostPushes{}) {
+		t.Errorf("stats: %+v", s)
+	}
+}
+
+// TestShutdownWritesTheLastReplies: they are large, and on their way when the
+// handlers are done.
+func TestShutdownWritesTheLastReplies(t *testing.T) {
+	w := newWorld()
+	caller := w.listen(t, "node1", nil, unicast.Config{})
+	for range 10 {
+		h := newBlock()
+		m := w.listen(t, "node2", h, unicast.Config{})
+		results := make(chan error, 4)
+		for range cap(results) {
+			go func() {
+				_, err := caller.Request(within(t), "node2", "", make([]byte, 1<<20))
+				results <- err
+			}()
+			await(t, "request arrives", h.arrived)
+		}
+		close(h.let)
+		if err := m.Shutdown(within(t)); err != nil {
+			t.Error(err)
+		}
+		for range cap(results) {
+			if err := await(t, "reply", results); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// TestAnotherMessengerOfTheSameNode: its messages are not taken for those of the
+// one before.
+func TestAnotherMessengerOfTheSameNode(t *testing.T) {
+	w := newWorld()
+	w.listen(t, "node2", echo, unicast.Config{})
+	dir := w.node("node1")
+	for range 2 {
+		m := listen(t, dir, echo, unicast.Config{})
+		for _, node := range []string{"node2", "node1"} {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			if err := m.Send(ctx, node, "", nil); err != nil {
+				t.Errorf("to %s: %v", node, err)
+			}
+			cancel()
+		}
+		m.Close()
+	}
+}

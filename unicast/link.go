@@ -73,7 +73,6 @@ func (l *link) run(p *pool, after []<-chan struct{}) {
 	for inUse := true; inUse; {
 		select {
 		case <-conn.Done():
-			p.counters.connectionsLost.Add(1)
 			p.retire(l, sp.ErrConnectionLost)
 			inUse = false
 		case <-l.retired:
@@ -85,6 +84,11 @@ func (l *link) run(p *pool, after []<-chan struct{}) {
 		}
 	}
 	l.settle(conn)
+	select {
+	case <-conn.Done():
+		p.counters.connectionsLost.Add(1)
+	default:
+	}
 	conn.Close()
 	l.countLost(p)
 }

@@ -81,6 +81,7 @@ func (w *world) place(name, url string) {
 type rawPeer struct {
 	url      string
 	kill     context.CancelFunc // resets its connections
+	accepted atomic.Int64       // connections
 	received atomic.Int64       // bytes
 }
 
@@ -98,6 +99,7 @@ func newRawPeer(t *testing.T, greeting string, reads bool) *rawPeer {
 			if err != nil {
 				return
 			}
+			p.accepted.Add(1)
 			conn.Write([]byte(greeting))
 			wg.Go(func() {
 				if reads {

@@ -27,7 +27,7 @@ type Stats struct {
 	DialFailures uint64
 	Evictions    uint64 // idle connections closed because MaxConnections was reached
 	IdleClosed   uint64 // connections closed after IdleTimeout
-	Lost         uint64 // connections that broke
+	Lost         uint64 // connections that broke or that the other side closed
 
 	RepListener  sp.Stats // connections made to us
 	PullListener sp.Stats
@@ -70,11 +70,11 @@ type LostPushes struct {
 type counters struct {
 	kinds [codec.KindPing + 1]kindCounters // by codec.Kind
 
-	notUnderstood, foreign              atomic.Uint64
-	lostConn, lostGone, lostClosed      atomic.Uint64
-	lostBytes                           atomic.Uint64
-	dials, dialFailures, evictions      atomic.Uint64
-	idleClosed, connectionsLost, opened atomic.Uint64
+	notUnderstood, foreign         atomic.Uint64
+	lostConn, lostGone, lostClosed atomic.Uint64
+	lostBytes                      atomic.Uint64
+	dials, dialFailures, evictions atomic.Uint64
+	idleClosed, connectionsLost    atomic.Uint64
 }
 
 type kindCounters struct {
