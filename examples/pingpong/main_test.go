@@ -1,20 +1,18 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"regexp"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/parley-mesh/parley/test/harness"
 )
 
 // playerEnv makes the test binary be pingpong, so that the tests need no second build.
@@ -28,93 +26,62 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// process is a pingpong that runs, and its timeline so far.
+// process is a pingpong that runs.
 type process struct {
 	cmd  *exec.Cmd
-	done chan struct{} // closed when the timeline has ended
-
-	mu    sync.Mutex
-	lines []string
-	news  chan struct{} // replaced at each line
+	log  *harness.Log
+	done chan struct{} // closed when it has ended
 }
 
 func play(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(os.Args[0], args...), done: make(chan struct{}), news: make(chan struct{})}
+	p := &process{cmd: exec.Command(os.Args[0], args...), log: harness.NewLog(t, args[0]), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), playerEnv+"=1")
-	p.cmd.Stderr = os.Stderr
-	out, err := p.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go p.read(out)
+	go func() {
+		defer close(p.done)
+		p.cmd.Wait()
+	}()
 	t.Cleanup(func() {
 		p.cmd.Process.Kill()
 		<-p.done
-		p.cmd.Wait()
-		if t.Failed() {
-			t.Logf("%s:\n%s", strings.Join(args, " "), strings.Join(p.timeline(), "\n"))
-		}
 	})
 	return p
 }
 
-func (p *process) read(out io.Reader) {
-	defer close(p.done)
-	for scanner := bufio.NewScanner(out); scanner.Scan(); {
-		_, line, _ := strings.Cut(scanner.Text(), " ") // without the time
-		p.mu.Lock()
-		p.lines = append(p.lines, line)
-		close(p.news)
-		p.news = make(chan struct{})
-		p.mu.Unlock()
+// timeline returns the lines that were printed, without their times.
+func (p *process) timeline() (lines []string) {
+	for line := range strings.Lines(p.log.String()) {
+		if _, line, ok := strings.Cut(line, " "); ok {
+			lines = append(lines, strings.TrimSpace(line))
+		}
 	}
+	return lines
 }
 
-func (p *process) timeline() []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return append([]string(nil), p.lines...)
-}
-
-// await returns the submatches of the first line that matches.
-func (p *process) await(t *testing.T, pattern string) []string {
+// await returns the submatches of pattern in the timeline.
+func (p *process) await(t *testing.T, pattern string) (match []string) {
 	t.Helper()
-	re := regexp.MustCompile(pattern)
-	timeout := time.After(30 * time.Second)
-	for {
-		p.mu.Lock()
-		for _, line := range p.lines {
-			if match := re.FindStringSubmatch(line); match != nil {
-				p.mu.Unlock()
-				return match
-			}
-		}
-		news := p.news
-		p.mu.Unlock()
-		select {
-		case <-news:
-		case <-timeout:
-			t.Fatalf("no line matches %q in\n%s", pattern, strings.Join(p.timeline(), "\n"))
-		}
-	}
+	harness.Eventually(t, 30*time.Second, func() bool {
+		match = regexp.MustCompile(pattern).FindStringSubmatch(strings.Join(p.timeline(), "\n"))
+		return match != nil
+	}, "%s in the timeline", pattern)
+	return match
 }
 
 // end waits until the process has exited by itself, with 0.
 func (p *process) end(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
 	select {
 	case <-p.done:
-	case <-ctx.Done():
+	case <-time.After(30 * time.Second):
 		t.Fatal("still running")
 	}
-	if err := p.cmd.Wait(); err != nil {
-		t.Fatal(err)
+	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Fatalf("exit code %d", code)
 	}
 }
 

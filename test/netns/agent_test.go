@@ -10,9 +10,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/parley-mesh/parley/test/harness"
 )
 
 var binary string // parley, built once for all tests
@@ -40,7 +41,7 @@ type agent struct {
 	name string
 	cmd  *exec.Cmd
 	dir  string
-	out  output
+	out  *harness.Log
 }
 
 // start runs an agent on h and waits until it is ready.
@@ -51,12 +52,12 @@ func (h *host) start(t *testing.T, name string, flags ...string) *agent {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	a := &agent{host: h, name: name, dir: dir}
+	a := &agent{host: h, name: name, dir: dir, out: harness.NewLog(t, name+" on "+h.name)}
 	ready := filepath.Join(dir, "ready")
 	args := []string{"netns", "exec", h.ns, binary, "agent", "--name", name, "--profile", "local",
 		"--socket", a.socket(), "--ready-file", ready}
 	a.cmd = exec.Command("ip", append(args, flags...)...)
-	a.cmd.Stdout, a.cmd.Stderr = &a.out, &a.out
+	a.cmd.Stdout, a.cmd.Stderr = a.out, a.out
 	if err := a.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -68,19 +69,16 @@ func (h *host) start(t *testing.T, name string, flags ...string) *agent {
 	t.Cleanup(func() {
 		a.kill()
 		<-ended
-		if t.Failed() {
-			t.Logf("%s on %s:\n%s", name, h.name, a.out.String())
-		}
 	})
-	eventually(t, name+" is ready", func() bool {
+	eventually(t, func() bool {
 		select {
 		case <-ended:
-			t.Fatalf("%s ended: %s", name, a.out.String())
+			t.Fatalf("%s has ended", name)
 		default:
 		}
 		_, err := os.Stat(ready)
 		return err == nil
-	})
+	}, "%s is ready", name)
 	return a
 }
 
@@ -126,10 +124,10 @@ func (a *agent) members(t *testing.T) map[string]member {
 	return all
 }
 
-// sees waits until each of agents has the status that want names for it.
+// sees waits until a lists all of agents with that status.
 func (a *agent) sees(t *testing.T, status string, agents ...*agent) {
 	t.Helper()
-	eventually(t, a.name+" sees the others "+status, func() bool {
+	eventually(t, func() bool {
 		members := a.members(t)
 		for _, other := range agents {
 			if members[other.name].Status != status {
@@ -137,7 +135,7 @@ func (a *agent) sees(t *testing.T, status string, agents ...*agent) {
 			}
 		}
 		return true
-	})
+	}, "%s sees the others %s", a.name, status)
 }
 
 // sends fails unless the message arrives at to, within one call.
@@ -146,34 +144,10 @@ func (a *agent) sends(t *testing.T, to *agent, body string) {
 	if _, errs, code := a.parley(t, "send", to.name, body); code != 0 {
 		t.Fatalf("%s to %s: exit %d: %s", a.name, to.name, code, errs)
 	}
-	eventually(t, to.name+" prints "+body, func() bool { return strings.Contains(to.out.String(), body) })
+	eventually(t, func() bool { return strings.Contains(to.out.String(), body) }, "%s prints %s", to.name, body)
 }
 
-// eventually polls, which real processes leave no better way than.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t *testing.T, cond func() bool, msg string, args ...any) {
 	t.Helper()
-	for deadline := time.Now().Add(45 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if ok() {
-			return
-		}
-	}
-	t.Fatal("not in 45 s: " + what)
-}
-
-// output is what an agent writes.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
+	harness.Eventually(t, 45*time.Second, cond, msg, args...)
 }

@@ -92,14 +92,14 @@ func TestNewAddress(t *testing.T) {
 	moved.address(t, "10.77.0.22")
 	two := moved.start(t, "node2", "--bind", "0.0.0.0:7946", "--retry-join", agents[0].ip+":7946")
 	for _, other := range []*agent{agents[0], agents[2]} {
-		eventually(t, other.name+" finds node2 at its new address", func() bool {
+		eventually(t, func() bool {
 			m := other.members(t)["node2"]
 			return m.Status == "alive" && m.Addr == moved.ip+":7946"
-		})
-		eventually(t, other.name+" reaches node2 there", func() bool {
+		}, "%s finds node2 at its new address", other.name)
+		eventually(t, func() bool {
 			_, _, code := other.parley(t, "send", "node2", "moved-"+other.name)
 			return code == 0
-		})
+		}, "%s reaches node2 there", other.name)
 		endpoints(t, other, two)
 		two.sends(t, other, "from-the-new-address")
 	}
