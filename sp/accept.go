@@ -85,9 +85,9 @@ func (l *listener) acceptLoop() {
 // greet gives conn a place and shakes hands with it, or closes it.
 func (l *listener) greet(conn net.Conn) {
 	if reason := l.enter(conn); reason != "" {
-		_ = conn.Close()
 		l.set.stats.refused.Add(1)
 		l.set.log.warn("sp: connection refused", "peer", conn.RemoteAddr(), "reason", reason)
+		_ = conn.Close()
 		return
 	}
 	l.wg.Go(func() {

@@ -15,7 +15,6 @@ import (
 // cat is a foreign SP program: nngcat of NNG or nanocat of nanomsg.
 type cat struct {
 	name, dial, listen string
-	quit               []string // makes a one-way sender linger until its message is out
 }
 
 var cats = []cat{

@@ -37,7 +37,7 @@ func receive(pp mangos.ProtocolPipe) ([]byte, bool) {
 		return nil, false
 	}
 	frame := m.Body
-	m.Body = nil
+	m.Body, m.Pipe = nil, nil // mangos' pool must keep neither alive
 	m.Free()
 	return frame, true
 }

@@ -3,6 +3,7 @@ package sp_test
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,32 @@ func TestDrainedPusherLosesNothing(t *testing.T) {
 	eventually(t, "all arrive", func() bool { return got.Load() == rounds*each })
 	if st := pull.Stats(); st.Dropped != 0 || st.Stall != 0 || st.Malformed != 0 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// What was written and not yet read by the peer survives the Close, too.
+func TestDrainedPusherLeavesOrderly(t *testing.T) {
+	ln := listenRaw(t)
+	accepted := make(chan *rawConn, 1)
+	go func() { accepted <- ln.accept(protoPull) }()
+	push := newPusher(t, ln.url(), sp.Config{})
+	peer := <-accepted
+	for range 100 {
+		if err := push.Send(within(t, soon), make([]byte, 300)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := push.Drain(within(t, soon)); err != nil {
+		t.Fatal(err)
+	}
+	_ = push.Close()
+	for i := range 100 {
+		if b, err := peer.recv(); err != nil || len(b) != 300 {
+			t.Fatalf("message %d: %d bytes, %v", i, len(b), err)
+		}
+	}
+	if _, err := peer.recv(); !errors.Is(err, io.EOF) {
+		t.Errorf("at the end: %v", err)
 	}
 }
 

@@ -40,9 +40,10 @@ func TestManyConcurrentRequests(t *testing.T) {
 		st := rep.Stats()
 		return st.MessagesIn == n && st.MessagesOut == n && st.Handling == 0 && st.Pipes == 1
 	})
-	if st := req.Stats(); st.MessagesOut != n || st.MessagesIn != n || st.LateReplies != 0 {
-		t.Errorf("%+v", st)
-	}
+	eventually(t, "the requester, too", func() bool {
+		st := req.Stats()
+		return st.MessagesOut == n && st.MessagesIn == n && st.LateReplies == 0
+	})
 }
 
 // mutePeer takes connections, greets, reads what comes and answers nothing.
@@ -116,19 +117,17 @@ func TestRequestToPeerThatDoesNotRead(t *testing.T) {
 	<-accepted
 	large := make([]byte, 1<<20)
 	unknown, notSent := 0, 0
-	for notSent == 0 { // until the socket buffers are full
+	for unknown == 0 || notSent < 3 { // until the socket buffers are full
 		_, err := req.Request(within(t, 20*time.Millisecond), large)
 		switch {
 		case errors.Is(err, sp.ErrNotSent) && errors.Is(err, context.DeadlineExceeded):
 			notSent++
 		case errors.Is(err, context.DeadlineExceeded):
 			unknown++
+			notSent = 0
 		default:
 			t.Fatal(err)
 		}
-	}
-	if unknown == 0 {
-		t.Error("nothing was handed over")
 	}
 	if n := req.InFlight(); n != 0 {
 		t.Errorf("%d are outstanding", n)
