@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 
@@ -120,7 +121,10 @@ func plain(err error) error {
 		return nil
 	}
 	if inner := errors.Unwrap(err); inner != nil && strings.HasPrefix(err.Error(), "sp: ") {
-		return inner
+		err = inner
+	}
+	if call, ok := err.(*os.SyscallError); ok {
+		err = call.Err // not "connect: connection refused"
 	}
 	return err
 }

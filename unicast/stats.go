@@ -35,8 +35,8 @@ type Stats struct {
 
 // KindStats are the counters for one kind of message.
 type KindStats struct {
-	// What this node sent. Sent is the sum of the four below, and of InFlight.
-	Sent          uint64 // calls
+	// What this node sent.
+	Sent          uint64 // calls that returned: the sum of the four below
 	OK            uint64 // returned nil
 	NotDelivered  uint64
 	Unknown       uint64
