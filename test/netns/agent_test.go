@@ -13,26 +13,28 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/parley-mesh/parley/test/harness"
 )
 
 var binary string // parley, built once for all tests
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "parley-netns")
-		if err != nil {
-			panic(err)
+	dir, err := os.MkdirTemp("", "parley-netns")
+	if err != nil {
+		panic(err)
+	}
+	binary = filepath.Join(dir, "parley")
+	if os.Geteuid() == 0 { // else all tests skip
+		if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/node").CombinedOutput(); err != nil {
+			panic("go build: " + string(out))
 		}
-		defer os.RemoveAll(dir)
-		binary = filepath.Join(dir, "parley")
-		if os.Geteuid() == 0 { // else all tests skip
-			if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/node").CombinedOutput(); err != nil {
-				panic("go build: " + string(out))
-			}
-		}
-		return m.Run()
-	}())
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(dir)
+		os.Exit(code)
+	}))
 }
 
 // agent is a parley agent that runs on a host.
@@ -144,6 +146,20 @@ func (a *agent) sends(t *testing.T, to *agent, body string) {
 	if _, errs, code := a.parley(t, "send", to.name, body); code != 0 {
 		t.Fatalf("%s to %s: exit %d: %s", a.name, to.name, code, errs)
 	}
+	eventually(t, func() bool { return strings.Contains(to.out.String(), body) }, "%s prints %s", to.name, body)
+}
+
+// reaches waits until a message arrives at to. For some seconds after a cut the kernel may
+// still say that there is no route to the host.
+func (a *agent) reaches(t *testing.T, to *agent, body string) {
+	t.Helper()
+	eventually(t, func() bool {
+		_, errs, code := a.parley(t, "send", to.name, body)
+		if code != 0 && !strings.Contains(errs, "NOT DELIVERED") {
+			t.Fatalf("%s to %s: exit %d: %s", a.name, to.name, code, errs)
+		}
+		return code == 0
+	}, "%s sends to %s", a.name, to.name)
 	eventually(t, func() bool { return strings.Contains(to.out.String(), body) }, "%s prints %s", to.name, body)
 }
 

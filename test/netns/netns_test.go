@@ -96,10 +96,7 @@ func TestNewAddress(t *testing.T) {
 			m := other.members(t)["node2"]
 			return m.Status == "alive" && m.Addr == moved.ip+":7946"
 		}, "%s finds node2 at its new address", other.name)
-		eventually(t, func() bool {
-			_, _, code := other.parley(t, "send", "node2", "moved-"+other.name)
-			return code == 0
-		}, "%s reaches node2 there", other.name)
+		other.reaches(t, two, "moved-"+other.name)
 		endpoints(t, other, two)
 		two.sends(t, other, "from-the-new-address")
 	}
@@ -123,7 +120,7 @@ func TestOneHostCutOff(t *testing.T) {
 	for _, a := range agents {
 		a.sees(t, "alive", agents...)
 	}
-	everyPair(agents, func(from, to *agent) { from.sends(t, to, "again-from-"+from.name) })
+	everyPair(agents, func(from, to *agent) { from.reaches(t, to, "again-from-"+from.name) })
 	if strings.Contains(three.out.String(), "nobody-hears") {
 		t.Error("node3 got what was reported as not delivered")
 	}
@@ -152,5 +149,5 @@ func TestFullPartitionHeals(t *testing.T) {
 		a.cut(t, false)
 	}
 	everyPair(agents, func(from, to *agent) { from.sees(t, "alive", to) })
-	everyPair(agents, func(from, to *agent) { from.sends(t, to, "healed-"+from.name+"-"+to.name) })
+	everyPair(agents, func(from, to *agent) { from.reaches(t, to, "healed-"+from.name+"-"+to.name) })
 }
