@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -116,10 +115,6 @@ func (h hostPort) resolve(ctx context.Context, lookup lookupFunc) ([]netip.Addr,
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, fmt.Errorf("resolve %s: %w", h.host, cause)
-		}
-		var dns *net.DNSError
-		if errors.As(err, &dns) && dns.IsNotFound {
-			return nil, fmt.Errorf("no such host: %w", err)
 		}
 		return nil, err
 	}

@@ -50,6 +50,7 @@ func TestImpostors(t *testing.T) {
 			n := start(t, "node1", func(c *Config) { c.Logger = log.logger(slog.LevelInfo) })
 			cfg := memberlist.DefaultLANConfig()
 			cfg.Name, cfg.BindAddr, cfg.BindPort, cfg.AdvertisePort = c.name, "127.0.0.1", 0, 0
+			cfg.Label = n.settings.Cluster
 			cfg.Delegate, cfg.LogOutput = &impostor{c.meta}, io.Discard
 			ml, err := memberlist.Create(cfg)
 			if err != nil {
@@ -124,7 +125,7 @@ func FuzzNotifyAlive(f *testing.F) {
 	}
 	f.Add(memberKey("node2", 7), meta, []byte{10, 0, 0, 1}, uint16(7946), byte(2))
 	f.Add("", []byte{}, []byte{}, uint16(0), byte(0))
-	n := &Node{table: newTable(4), name: "node1", key: memberKey("node1", 1), log: slog.New(slog.DiscardHandler),
+	n := &Node{table: newTable(memberKey("node1", 1), 4), name: "node1", key: memberKey("node1", 1), log: slog.New(slog.DiscardHandler),
 		news: make(chan struct{}), conflicts: newConflicts(), rejoinNow: make(chan struct{}, 1)}
 	d := &delegate{n}
 	f.Fuzz(func(t *testing.T, name string, meta, addr []byte, port uint16, version byte) {

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/hashicorp/memberlist"
+
 	"github.com/parley-mesh/parley/codec"
 )
 
@@ -29,6 +31,12 @@ type Config struct {
 	// Name is required: 1 to 63 bytes of a-z A-Z 0-9 . _ -, beginning with a
 	// letter or digit, and different for each node of a cluster.
 	Name string
+
+	// Cluster names the cluster, with the alphabet of Name; the same on all its
+	// nodes. Nodes of different clusters ignore each other, even when one dials
+	// an address that another cluster's node has taken over. It is no secret:
+	// Key keeps strangers out. Default none.
+	Cluster string
 
 	// Bind is where to listen, TCP and UDP: "host:port", "host", ":port", IPv6
 	// with or without brackets. Default 127.0.0.1:7946. Port 0 takes any free
@@ -84,6 +92,8 @@ type hooks struct {
 	lookup lookupFunc                   // instead of DNS
 	cut    func(to netip.AddrPort) bool // reports whether nothing gets to that address
 	epoch  uint64                       // instead of the clock
+
+	memberlist func(*memberlist.Config) // changes the profile
 }
 
 // settings is a Config that was checked and filled in.
@@ -104,6 +114,11 @@ func (c Config) check() (*settings, error) {
 	s.Tags, s.Key, s.RetryJoin = maps.Clone(c.Tags), slices.Clone(c.Key), nil
 	if err := codec.ValidName(c.Name); err != nil {
 		return fault("Name", err)
+	}
+	if c.Cluster != "" {
+		if err := codec.ValidName(c.Cluster); err != nil {
+			return fault("Cluster", err)
+		}
 	}
 	var ok bool
 	if s.profile, ok = profiles(c.Profile); !ok {

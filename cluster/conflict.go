@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -192,7 +193,9 @@ func (n *Node) decide(ctx context.Context, other *record) error {
 	case !runs && !outranked:
 		n.log.Info("took over the name from an earlier start, which does not answer", "addr", m.Addr, "epoch", m.Epoch)
 	case !runs && n.conflicts.mayRaise():
-		if err := n.raiseEpoch(m.Epoch); err != nil {
+		if err := n.raiseEpoch(m.Epoch); errors.Is(err, ErrClosed) {
+			return nil
+		} else if err != nil {
 			return n.nameTaken(m, err.Error())
 		}
 		n.log.Warn("an earlier start under this name had a clock that was ahead, and does not answer; raised the epoch over it",
@@ -231,7 +234,5 @@ func (n *Node) raiseEpoch(over uint64) error {
 	if err != nil {
 		return err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.setSelf(func(md *codec.Metadata) { md.Epoch = epoch })
+	return n.updateSelf(func(md *codec.Metadata) { md.Epoch = epoch })
 }

@@ -27,6 +27,10 @@ var (
 	// only one of the two has a key or the keys differ.
 	ErrKeyMismatch = errors.New("does not share this node's gossip key")
 
+	// ErrHungUp says that a seed took the connection and ended it without a
+	// word: it may belong to another Config.Cluster, or be no node, or overloaded.
+	ErrHungUp = errors.New("hung up: it belongs to another cluster, is no node at all, or is overloaded")
+
 	// ErrRefused says that a seed answered but is no member that this node
 	// accepts: its metadata is of another version, or MaxMembers is reached.
 	ErrRefused = errors.New("answered, but this node refuses it as a member (its log says why)")
@@ -86,7 +90,7 @@ type SeedError struct {
 }
 
 func (e *SeedError) Error() string {
-	for _, verb := range []error{ErrKeyMismatch, ErrSelf, ErrRefused, ErrUnreachableFrom} {
+	for _, verb := range []error{ErrKeyMismatch, ErrHungUp, ErrSelf, ErrRefused, ErrUnreachableFrom} {
 		if errors.Is(e.Err, verb) {
 			return fmt.Sprintf("seed %s %v", e.Seed, e.Err)
 		}
@@ -98,7 +102,7 @@ func (e *SeedError) Unwrap() error { return e.Err }
 // JoinError says why Join reached nobody, seed by seed.
 type JoinError struct {
 	Seeds []*SeedError
-	Cause error // of the context, when that ended first
+	Cause error // of the context when that ended first, or that no seeds were given
 }
 
 func (e *JoinError) Error() string {
@@ -106,11 +110,10 @@ func (e *JoinError) Error() string {
 	for i, seed := range e.Seeds {
 		texts[i] = seed.Error()
 	}
-	text := strings.Join(texts, "; ")
 	if e.Cause != nil {
-		text = e.Cause.Error() + ": " + text
+		texts = append([]string{e.Cause.Error()}, texts...)
 	}
-	return "cluster: join: " + text
+	return "cluster: join: " + strings.Join(texts, "; ")
 }
 
 // Unwrap returns the cause and the seeds' errors.
@@ -136,11 +139,12 @@ type LookupError struct {
 	Err     error
 }
 
-func (e *LookupError) Error() string { return "cluster: lookup " + e.Node + ": " + e.reason() }
+func (e *LookupError) Error() string { return "cluster: lookup " + e.Node + ": " + e.Reason() }
 func (e *LookupError) Unwrap() error { return e.Err }
 
-// reason is the text without what was tried.
-func (e *LookupError) reason() string {
+// Reason is the text of Error without what was tried, such as "unknown node
+// (did you mean node2?)", for those who say that themselves.
+func (e *LookupError) Reason() string {
 	switch {
 	case !e.Since.IsZero():
 		ago := time.Since(e.Since)

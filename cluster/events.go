@@ -172,6 +172,9 @@ func (n *Node) emit(t EventType, m Member) {
 // n.mu is held.
 func (n *Node) changed(before, after *record) {
 	n.members.Store(int64(n.table.live))
+	if n.lastDigest != n.table.digest {
+		n.lastDigest, n.digestSince = n.table.digest, time.Now()
+	}
 	if before == after {
 		return
 	}

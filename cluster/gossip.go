@@ -14,12 +14,14 @@ import (
 
 // What memberlist adds to a gossiped message, in bytes. A compound packet has
 // a header of 2, each message in it 3 more (2 for its length, 1 for its type),
-// and encryption 29 for the whole packet. One that does not fit one packet
-// would never be sent and never be dropped.
+// encryption takes 29 of the whole packet, and the name of the cluster its
+// length and 2. One that does not fit one packet would never be sent and never
+// be dropped.
 const (
 	packetHeader    = 2
 	messageHeader   = 3
 	encryptOverhead = 29
+	labelHeader     = 2
 )
 
 const (
@@ -53,7 +55,7 @@ type gossip struct {
 	last   time.Time
 }
 
-func newGossip(c *memberlist.Config, encrypted bool, members *atomic.Int64) *gossip {
+func newGossip(c *memberlist.Config, members *atomic.Int64) *gossip {
 	g := &gossip{
 		packet:   c.UDPBufferSize - packetHeader,
 		targets:  c.GossipNodes,
@@ -61,8 +63,11 @@ func newGossip(c *memberlist.Config, encrypted bool, members *atomic.Int64) *gos
 		mult:     c.RetransmitMult,
 		members:  members,
 	}
-	if encrypted {
+	if len(c.SecretKey) > 0 {
 		g.packet -= encryptOverhead
+	}
+	if c.Label != "" {
+		g.packet -= labelHeader + len(c.Label)
 	}
 	g.queue.RetransmitMult = c.RetransmitMult
 	g.queue.NumNodes = func() int { return int(members.Load()) } // never memberlist's own count: it takes memberlist's lock

@@ -101,7 +101,7 @@ func TestGossipLaw(t *testing.T) {
 		cfg := &memberlist.Config{GossipNodes: c.nodes, GossipInterval: time.Duration(c.interval) * time.Millisecond, UDPBufferSize: c.udp, RetransmitMult: 4}
 		var members atomic.Int64
 		members.Store(int64(c.members))
-		g := newGossip(cfg, false, &members)
+		g := newGossip(cfg, &members)
 		if got := g.rate(c.members) * float64(g.perPacket(200-frameHeader)); math.Abs(got-c.want) > 0.02*c.want {
 			t.Errorf("%+v: %.2f a second", c, got)
 		}
@@ -111,7 +111,7 @@ func TestGossipLaw(t *testing.T) {
 func TestGossipBudget(t *testing.T) {
 	var members atomic.Int64
 	members.Store(50)
-	g := newGossip(tuned(memberlist.DefaultLANConfig()), false, &members)
+	g := newGossip(tuned(memberlist.DefaultLANConfig()), &members)
 	now := time.Now()
 	payload := make([]byte, 200-frameHeader)
 	send := func(relay bool) *GossipBusyError {
@@ -159,7 +159,7 @@ func TestGossipBudget(t *testing.T) {
 func TestGossipQueueIsBounded(t *testing.T) {
 	var members atomic.Int64
 	members.Store(50)
-	g := newGossip(tuned(memberlist.DefaultLANConfig()), false, &members)
+	g := newGossip(tuned(memberlist.DefaultLANConfig()), &members)
 	now := time.Now()
 	dropped := 0
 	for range gossipQueue + 100 {

@@ -1,13 +1,12 @@
 package cluster
 
 import (
-	"bufio"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
-	"os/exec"
 	"os/signal"
 	"strings"
 	"sync"
@@ -57,7 +56,7 @@ func start(t testing.TB, name string, options ...option) *Node {
 }
 
 func tryStart(t testing.TB, name string, options ...option) (*Node, error) {
-	cfg := Config{Name: name, Bind: "127.0.0.1:0", Profile: Local, Logger: testLog(t)}
+	cfg := Config{Name: name, Cluster: testCluster(t), Bind: "127.0.0.1:0", Profile: Local, Logger: testLog(t)}
 	for _, o := range options {
 		o(&cfg)
 	}
@@ -66,6 +65,12 @@ func tryStart(t testing.TB, name string, options ...option) (*Node, error) {
 		t.Cleanup(func() { _ = n.Close() })
 	}
 	return n, err
+}
+
+// testCluster keeps tests apart that run at the same time and may dial each
+// other's ports.
+func testCluster(t testing.TB) string {
+	return fmt.Sprintf("%x-%d", sha256.Sum256([]byte(t.Name())), os.Getpid())[48:]
 }
 
 // testLog writes to the test's log while the test runs.
@@ -257,12 +262,13 @@ func (w *wall) start(t testing.TB, name string, side int, options ...option) *No
 	return n
 }
 
-// childEnv makes the test binary run one node: "NAME SEED".
+// childEnv makes the test binary run one node: "NAME CLUSTER SEED".
 const childEnv = "CLUSTER_TEST_CHILD"
 
 func runChild() {
-	name, seed, _ := strings.Cut(os.Getenv(childEnv), " ")
-	n, err := Start(Config{Name: name, Bind: "127.0.0.1:0", Profile: Local, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	var name, cluster, seed string
+	_, _ = fmt.Sscan(os.Getenv(childEnv), &name, &cluster, &seed)
+	n, err := Start(Config{Name: name, Cluster: cluster, Bind: "127.0.0.1:0", Profile: Local, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err == nil {
 		_, err = n.Join(context.Background(), seed)
 	}
@@ -280,30 +286,4 @@ func runChild() {
 		fmt.Println("stopped", n.Err())
 	}
 	os.Exit(0)
-}
-
-// child runs a node in a process of its own.
-func child(t testing.TB, name string, seed *Node) *exec.Cmd {
-	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+name+" "+seed.Addr())
-	cmd.Stderr = &testWriter{t: t}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Stderr.(*testWriter).ended.Store(true)
-		_ = cmd.Process.Signal(syscall.SIGCONT)
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	line, _ := bufio.NewReader(out).ReadString('\n')
-	if !strings.HasPrefix(line, "addr ") {
-		t.Fatalf("child %s says %q", name, line)
-	}
-	return cmd
 }

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/parley-mesh/parley/codec"
 )
 
 // joinParallel bounds the exchanges that one Join has under way.
@@ -20,10 +18,6 @@ const joinParallel = 16
 // exchangeRest is how long a seed that answered is not looked at again, unless
 // nobody else is alive.
 const exchangeRest = 10 * time.Minute
-
-func tooManySeeds(n int) error {
-	return &codec.LimitError{What: "list of seeds", Size: n, Limit: maxSeeds}
-}
 
 // Join makes this node a member of the seeds' cluster and returns how many of
 // the seeds let it in. A seed is "host:port", "host" (port 7946), or an IPv6
@@ -47,7 +41,7 @@ func (n *Node) Join(ctx context.Context, seeds ...string) (joined int, err error
 		return 0, fmt.Errorf("cluster: join: %w", err)
 	}
 	if len(parsed) == 0 {
-		return 0, &JoinError{Seeds: []*SeedError{{Seed: "(none)", Err: ErrEmpty}}}
+		return 0, &JoinError{Cause: errNoSeeds}
 	}
 	outer := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -117,6 +111,8 @@ func (n *Node) tryAll(ctx context.Context, cancel context.CancelCauseFunc, seeds
 	}
 	return answered, failed
 }
+
+var errNoSeeds = errors.New("no seeds were given")
 
 var errGrace = errors.New("other seeds answered sooner")
 
@@ -196,10 +192,19 @@ func (n *Node) exchange(ctx context.Context, addr netip.AddrPort) error {
 	if err == nil {
 		return nil
 	}
-	if cause := context.Cause(ctx); cause != nil {
+	if cause := ended(ctx); cause != nil {
 		return cause
 	}
 	return explainExchange(c.dialErr, err)
+}
+
+// ended returns the cause of ctx, also when its deadline has just passed and
+// the network has noticed first.
+func ended(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		<-ctx.Done()
+	}
+	return context.Cause(ctx)
 }
 
 // keyMismatches are the texts of memberlist v0.7.0 when only one side has a key
@@ -233,6 +238,9 @@ func explainExchange(dialErr, err error) error {
 		if _, reason, found := strings.Cut(after, ": "); found {
 			text = strings.TrimSpace(reason)
 		}
+	}
+	if strings.HasSuffix(text, "EOF") || strings.Contains(text, "connection reset by peer") {
+		return ErrHungUp
 	}
 	return fmt.Errorf("answered, but not as a node: %s", text)
 }

@@ -129,7 +129,7 @@ type waitError struct {
 }
 
 func (e *waitError) Error() string {
-	return fmt.Sprintf("cluster: wait for %s: %v: %s", e.node, e.cause, e.last.reason())
+	return fmt.Sprintf("cluster: wait for %s: %v: %s", e.node, e.cause, e.last.Reason())
 }
 func (e *waitError) Unwrap() []error { return []error{e.cause, e.last} }
 

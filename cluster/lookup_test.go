@@ -134,13 +134,56 @@ func TestTagsTravel(t *testing.T) {
 		m, _ := b.Member("node1")
 		return m.Tags["zone"] == "b" && m.Tags["role"] == "db" && len(m.Tags) == 2
 	})
-	if got := events.of("node1"); got != "updated" {
-		t.Errorf("events are %q", got)
-	}
+	eventually(t, "the event", func() bool { return events.of("node1") == "updated" })
 	if err := a.SetTags(nil); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the tags go", func() bool { m, _ := b.Member("node1"); return len(m.Tags) == 0 })
+}
+
+// TestAdvertiseThenBeJoined: who joins through a node sees what it offered
+// before, at once.
+func TestAdvertiseThenBeJoined(t *testing.T) {
+	t.Parallel()
+	a := start(t, "node1")
+	for i := range 5 {
+		for _, service := range []string{"mail", "post"} {
+			if err := a.Advertise(service, fmt.Sprintf(":%d", 1000+i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b := start(t, fmt.Sprintf("new%d", i))
+		join(t, b, a)
+		want := fmt.Sprintf("tcp://127.0.0.1:%d", 1000+i)
+		for _, service := range []string{"mail", "post"} {
+			if e, err := b.Lookup("node1", service); err != nil || e.URL != want {
+				t.Errorf("%d: %s is at %v, %v", i, service, e, err)
+			}
+		}
+		_ = b.Close()
+	}
+}
+
+func TestPublicationsAreSpaced(t *testing.T) {
+	n := &Node{settings: &settings{profile: profile{publishGap: time.Second}}}
+	now := time.Now()
+	count := func() (k int) {
+		for n.mayPublish(now) {
+			k++
+		}
+		return k
+	}
+	if k := count(); k != publishBurst {
+		t.Errorf("%d publications at once, want %d", k, publishBurst)
+	}
+	now = now.Add(3 * time.Second)
+	if k := count(); k != 3 {
+		t.Errorf("%d publications after three seconds, want 3", k)
+	}
+	now = now.Add(time.Hour)
+	if k := count(); k != publishBurst {
+		t.Errorf("%d publications after an hour, want %d", k, publishBurst)
+	}
 }
 
 // TestAdvertiseThenJoin: nobody sees a node without its services, although
@@ -198,6 +241,7 @@ func TestMetadataLimit(t *testing.T) {
 	// The goodbye must fit even so.
 	b := start(t, "node2")
 	join(t, b, n)
+	converge(t, b, n)
 	if err := n.Leave(testContext(t)); err != nil || status(b, "node1") != Left {
 		t.Errorf("leave with full metadata: %v, %s", err, status(b, "node1"))
 	}

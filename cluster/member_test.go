@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -278,28 +277,4 @@ func TestConcurrentUse(t *testing.T) {
 		}
 	}
 	converge(t, nodes...)
-}
-
-// TestProcessStopped stops a real process long enough to be taken for dead.
-func TestProcessStopped(t *testing.T) {
-	t.Parallel()
-	nodes := startCluster(t, "node1", "node2")
-	cmd := child(t, "node3", nodes[0])
-	waitStatus(t, nodes[1], "node3", Alive)
-	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	waitStatus(t, nodes[0], "node3", Failed)
-	waitStatus(t, nodes[1], "node3", Failed)
-	time.Sleep(time.Second) // the sleep must be longer than what the node takes for a slow machine
-	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-	waitStatus(t, nodes[0], "node3", Alive)
-	waitStatus(t, nodes[1], "node3", Alive)
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	waitStatus(t, nodes[0], "node3", Left)
-	waitStatus(t, nodes[1], "node3", Left)
 }

@@ -56,20 +56,25 @@ type Node struct {
 	subscribers map[*subscription]struct{}
 	news        chan struct{} // closed and replaced at each change of the table
 
+	lastDigest  uint64
+	digestSince time.Time // when the table's digest became what it is
+
 	members atomic.Int64 // live instances, for those who must not take mu
 
 	publishing  sync.Mutex    // one UpdateNode at a time
+	spent       time.Time     // see mayPublish; guarded by publishing
 	dirty       atomic.Bool   // the metadata changed since the last one
 	changedSelf chan struct{} // buffered: wakes publish
 
-	metSelf   atomic.Bool // an exchange of states was one with this node itself
-	conflicts *conflicts
-	seeds     *seedBook
-	rejoinNow chan struct{} // buffered: wakes rejoin
-	gossip    *gossip
-	inbox     *inbox
-	limit     limiter // of warnings
-	stats     counters
+	metSelf    atomic.Bool // an exchange of states was one with this node itself
+	conflicts  *conflicts
+	comparison *comparison
+	seeds      *seedBook
+	rejoinNow  chan struct{} // buffered: wakes rejoin
+	gossip     *gossip
+	inbox      *inbox
+	limit      limiter // of warnings
+	stats      counters
 }
 
 // Start checks cfg, listens and is from then on a cluster of one; see Join.
@@ -101,16 +106,17 @@ func Start(cfg Config) (*Node, error) {
 		lost:        make(chan struct{}),
 		hurry:       make(chan struct{}),
 		done:        make(chan struct{}),
-		table:       newTable(s.MaxMembers),
 		subscribers: make(map[*subscription]struct{}),
 		news:        make(chan struct{}),
 		changedSelf: make(chan struct{}, 1),
 		rejoinNow:   make(chan struct{}, 1),
 		conflicts:   newConflicts(),
+		comparison:  newComparison(),
 		seeds:       newSeedBook(s.seeds),
 		inbox:       newInbox(),
 	}
 	n.key = memberKey(n.name, n.instance)
+	n.table = newTable(n.key, s.MaxMembers)
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.self = codec.Metadata{Name: n.name, Instance: n.instance, Epoch: epoch, Observer: s.Observer, Tags: s.Tags}
 	if n.meta, err = n.self.Append(nil); err != nil {
@@ -119,13 +125,15 @@ func Start(cfg Config) (*Node, error) {
 	if n.transport, err = listen(bind, advertise, logger, s.hooks.cut); err != nil {
 		return nil, err
 	}
-	n.table.put(newRecord(n.key, n.transport.advertise, n.meta, &n.self))
-	n.members.Store(int64(n.table.live))
+	n.mu.Lock()
+	n.changed(n.table.put(newRecord(n.key, n.transport.advertise, n.meta, &n.self)))
+	n.mu.Unlock()
 
 	n.config = n.memberlistConfig()
-	n.gossip = newGossip(n.config, len(s.Key) > 0, &n.members)
+	n.gossip = newGossip(n.config, &n.members)
 	if n.ml, err = memberlist.Create(n.config); err != nil {
 		n.adapter.muted.Store(true)
+		n.cancel(ErrClosed)
 		_ = n.transport.Shutdown()
 		return nil, fmt.Errorf("cluster: start: %w", err)
 	}
@@ -141,16 +149,20 @@ func Start(cfg Config) (*Node, error) {
 // memberlistConfig is used once: memberlist writes into it.
 func (n *Node) memberlistConfig() *memberlist.Config {
 	c := n.settings.profile.memberlist()
+	if n.settings.hooks.memberlist != nil {
+		n.settings.hooks.memberlist(c)
+	}
 	c.Name = n.key
 	c.Transport = n.transport
 	c.BindAddr = n.transport.bound.Addr().String()
 	c.BindPort = int(n.transport.bound.Port())
 	c.AdvertiseAddr = n.transport.advertise.Addr().String()
 	c.AdvertisePort = int(n.transport.advertise.Port())
+	c.Label = n.settings.Cluster
 	c.SecretKey = n.settings.Key
 	c.Logger = log.New(n.adapter, "", 0)
 	d := &delegate{n}
-	c.Delegate, c.Events, c.Alive = d, d, d
+	c.Delegate, c.Events, c.Alive, c.Ping = d, d, d, d
 	return c
 }
 

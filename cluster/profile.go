@@ -19,8 +19,7 @@ const (
 type profile struct {
 	memberlist func() *memberlist.Config
 
-	settle     time.Duration // from a change of the metadata to its publication: changes made together travel together
-	publishGap time.Duration // least time between two publications
+	publishGap time.Duration // between two publications of the metadata, after the first few
 
 	dial      time.Duration // bound of one exchange with a seed
 	retryDial time.Duration // and of one in the background
@@ -42,7 +41,6 @@ func profiles(p Profile) (profile, bool) {
 	case LAN, "":
 		return profile{
 			memberlist: func() *memberlist.Config { return tuned(memberlist.DefaultLANConfig()) },
-			settle:     50 * time.Millisecond,
 			publishGap: time.Second,
 			dial:       5 * time.Second,
 			retryDial:  2 * time.Second,
@@ -55,7 +53,6 @@ func profiles(p Profile) (profile, bool) {
 	case WAN:
 		return profile{
 			memberlist: func() *memberlist.Config { return tuned(memberlist.DefaultWANConfig()) },
-			settle:     100 * time.Millisecond,
 			publishGap: 2 * time.Second,
 			dial:       15 * time.Second,
 			retryDial:  8 * time.Second,
@@ -73,7 +70,6 @@ func profiles(p Profile) (profile, bool) {
 				c := tuned(memberlist.DefaultLANConfig())
 				c.ProbeInterval = 500 * time.Millisecond
 				c.ProbeTimeout = 300 * time.Millisecond
-				c.SuspicionMult = 3
 				c.SuspicionMaxTimeoutMult = 2
 				c.AwarenessMaxMultiplier = 4 // a probe, and memberlist's end with it, takes at most 2 s
 				c.GossipInterval = 100 * time.Millisecond
@@ -81,7 +77,6 @@ func profiles(p Profile) (profile, bool) {
 				c.PushPullInterval = 5 * time.Second
 				return c
 			},
-			settle:     10 * time.Millisecond,
 			publishGap: 200 * time.Millisecond,
 			dial:       5 * time.Second,
 			retryDial:  time.Second,

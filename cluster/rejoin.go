@@ -23,7 +23,8 @@ const (
 // a quarter. Where nearly all are there and only few are missing, most nodes
 // sit a round out, so that about three nodes of a big cluster dial, not all.
 //
-// It also finds that this process was stopped for a while (the others have
+// It also repairs differences between this node's list and others' (see
+// comparison), finds that this process was stopped for a while (the others have
 // given it up by then), and forgets the departed whose time is over. The end of
 // n.ctx ends it.
 func (n *Node) rejoin() {
@@ -40,11 +41,13 @@ func (n *Node) rejoin() {
 	for {
 		began := time.Now()
 		sleeping.Reset(tick)
+		var diverged netip.AddrPort
 		select {
 		case <-sleeping.C:
 		case <-n.rejoinNow:
 			pause = p.rejoinMin
 			next = time.Now().Add(jitter(pause))
+		case diverged = <-n.comparison.diverged:
 		case <-n.ctx.Done():
 			return
 		}
@@ -52,6 +55,8 @@ func (n *Node) rejoin() {
 		if late := max(now.Sub(began), now.Round(0).Sub(began.Round(0))) - tick; late > p.asleep {
 			n.wakeUp(late)
 			pause, next = p.rejoinMin, now
+		} else if diverged.IsValid() {
+			n.repair(diverged)
 		}
 		if now.Sub(expire) > expireEvery {
 			expire = now

@@ -60,11 +60,11 @@ func (n *Node) SendReliable(ctx context.Context, node string, payload []byte) (e
 	to := &memberlist.Node{Name: c.name, Addr: net.IP(r.addr.Addr().AsSlice()), Port: r.addr.Port()}
 	if err := n.ml.SendReliable(to, newFrame(frameDirect, payload)); err != nil {
 		n.stats.reliableFailed.Add(1)
-		switch {
-		case n.stopping.Load():
+		if n.stopping.Load() {
 			return n.closedError(op)
-		case context.Cause(ctx) != nil:
-			err = context.Cause(ctx)
+		}
+		if cause := ended(ctx); cause != nil {
+			err = cause
 		}
 		return fmt.Errorf("cluster: %s at %v: %w", op, r.addr, err)
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"sync"
 	"time"
@@ -37,10 +38,10 @@ func parseSeed(text string) (seed, error) {
 	return seed{text: text, hostPort: h}, nil
 }
 
-// parseSeeds leaves out repetitions. Errors are *AddressError or *codec.LimitError.
+// parseSeeds leaves out repetitions. Errors are *AddressError, but for too many.
 func parseSeeds(texts []string) ([]seed, error) {
 	if len(texts) > maxSeeds {
-		return nil, tooManySeeds(len(texts))
+		return nil, fmt.Errorf("%d seeds are too many, the limit is %d", len(texts), maxSeeds)
 	}
 	var seeds []seed
 	seen := make(map[string]bool)

@@ -52,17 +52,22 @@ func (n *Node) SetTags(tags map[string]string) error {
 	return nil
 }
 
-// updateSelf changes the metadata, here at once and elsewhere by publish.
+// updateSelf changes the metadata and publishes it.
 func (n *Node) updateSelf(change func(*codec.Metadata)) error {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	if n.stopping.Load() {
+		n.mu.Unlock()
 		return ErrClosed
 	}
-	return n.setSelf(change)
+	err := n.setSelf(change)
+	n.mu.Unlock()
+	if err == nil && n.dirty.Load() {
+		n.announce()
+	}
+	return err
 }
 
-// setSelf is updateSelf for who holds n.mu.
+// setSelf changes the metadata, here only. n.mu is held.
 func (n *Node) setSelf(change func(*codec.Metadata)) error {
 	md := n.self
 	md.Services = maps.Clone(md.Services)
@@ -84,16 +89,48 @@ func (n *Node) setSelf(change func(*codec.Metadata)) error {
 	}
 	n.changed(n.table.put(r))
 	n.dirty.Store(true)
+	return nil
+}
+
+// publishBurst is how many changes in a row are published at once; after that
+// they go out together, one publication per publishGap.
+const publishBurst = 8
+
+// announce publishes a change at once if it can, so that whoever joins through
+// this node from now on gets it, and else leaves it to publish.
+func (n *Node) announce() {
+	if n.members.Load() < 2 || n.mayPublish(time.Now()) {
+		n.flush()
+		return
+	}
 	select {
 	case n.changedSelf <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
-// publish hands changes of the metadata to memberlist: those that come together
-// travel together, and one publication has some time to spread before the next.
-// The end of n.ctx ends it.
+// mayPublish spends one publication, if there is one.
+func (n *Node) mayPublish(now time.Time) bool {
+	n.publishing.Lock()
+	defer n.publishing.Unlock()
+	gap := n.settings.profile.publishGap
+	// spent is the time that the publications so far have taken, were they a gap apart.
+	n.spent = maxTime(n.spent, now.Add(-publishBurst*gap)).Add(gap)
+	if n.spent.After(now) {
+		n.spent = n.spent.Add(-gap)
+		return false
+	}
+	return true
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// publish publishes the changes that came too fast. The end of n.ctx ends it.
 func (n *Node) publish() {
 	for {
 		select {
@@ -101,13 +138,10 @@ func (n *Node) publish() {
 		case <-n.ctx.Done():
 			return
 		}
-		if !n.sleep(n.settings.profile.settle) {
-			return
-		}
-		n.flush()
 		if !n.sleep(n.settings.profile.publishGap) {
 			return
 		}
+		n.flush()
 	}
 }
 

@@ -79,7 +79,7 @@ func parseState(b []byte) (*peerState, error) {
 	}
 	count := int(binary.BigEndian.Uint16(b))
 	if b = b[2:]; count > maxDeparted {
-		return nil, &codec.LimitError{What: "list of the departed", Size: count, Limit: maxDeparted}
+		return nil, fmt.Errorf("%w: %d departed, the limit is %d", errState, count, maxDeparted)
 	}
 	for range count {
 		var id identity

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/parley-mesh/parley/codec"
@@ -35,12 +36,15 @@ func TestPeerState(t *testing.T) {
 	var limit *codec.LimitError
 	for _, s := range []peerState{
 		{from: identity{"a", 1}, consumer: make([]byte, MaxGossipState+1)},
-		{from: identity{"a", 1}, departed: make([]identity, maxDeparted+1)},
 		{from: identity{"a", 1}, consumer: make([]byte, maxState)},
 	} {
 		if _, err := parseState(s.append(nil)); !errors.As(err, &limit) {
 			t.Errorf("too large: %v", err)
 		}
+	}
+	many := peerState{from: identity{"a", 1}, departed: slices.Repeat([]identity{{"b", 2}}, maxDeparted+1)}
+	if _, err := parseState(many.append(nil)); !errors.Is(err, errState) {
+		t.Errorf("too many departed: %v", err)
 	}
 	for _, id := range []identity{{"", 1}, {"a\n", 1}, {"a", 0}} {
 		s := peerState{from: id}
@@ -72,7 +76,7 @@ func FuzzReceive(f *testing.F) {
 	f.Add(newFrame(frameGossip, []byte("x")))
 	f.Add(goodbyeFrame("node2", 7))
 	f.Add([]byte{})
-	n := &Node{table: newTable(4), key: memberKey("node1", 1), inbox: newInbox(), news: make(chan struct{})}
+	n := &Node{table: newTable(memberKey("node1", 1), 4), key: memberKey("node1", 1), inbox: newInbox(), news: make(chan struct{})}
 	n.inbox.on.Store(true)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		before := n.stats.malformed.Load()

@@ -17,6 +17,7 @@ type Stats struct {
 
 	RejoinAttempts  uint64 // exchanges tried in the background
 	RejoinSuccesses uint64
+	Repairs         uint64 // exchanges because another's list of members differed
 	Sleeps          uint64 // times this process was found to have been stopped
 
 	EventsDropped uint64 // that slow readers lost
@@ -56,7 +57,7 @@ type Rejected struct {
 type counters struct {
 	rejectedMetadata, rejectedName, rejectedAddress, rejectedProtocol, rejectedMembers, rejectedDeparted atomic.Uint64
 
-	conflicts, rejoinAttempts, rejoinSuccesses, sleeps, eventsDropped                 atomic.Uint64
+	conflicts, rejoinAttempts, rejoinSuccesses, repairs, sleeps, eventsDropped        atomic.Uint64
 	gossipSent, gossipRelayed, gossipAlone, gossipBusy, gossipDropped, gossipReceived atomic.Uint64
 	inboundDropped, inboundIgnored, malformed, stateTooLarge                          atomic.Uint64
 	reliableSent, reliableFailed                                                      atomic.Uint64
@@ -78,6 +79,7 @@ func (n *Node) Stats() Stats {
 		Conflicts:       c.conflicts.Load(),
 		RejoinAttempts:  c.rejoinAttempts.Load(),
 		RejoinSuccesses: c.rejoinSuccesses.Load(),
+		Repairs:         c.repairs.Load(),
 		Sleeps:          c.sleeps.Load(),
 		EventsDropped:   c.eventsDropped.Load(),
 		GossipSent:      c.gossipSent.Load(),

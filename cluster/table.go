@@ -9,15 +9,17 @@ import (
 // table is every instance that is known. Per name it keeps the live instances
 // and the one that is visible. Node.mu guards it.
 type table struct {
-	max       int // of live instances, and of names listed
+	own       string // key of this node's instance, which is never forgotten
+	max       int    // of live instances, and of names listed
 	instances map[string]*record
 	names     map[string][]*record // the visible one first; observers are not in here
 	live      int                  // instances alive, observers included
 	observers int                  // instances of observers
+	digest    uint64               // of the live instances
 }
 
-func newTable(maximum int) *table {
-	return &table{max: maximum, instances: make(map[string]*record), names: make(map[string][]*record)}
+func newTable(own string, maximum int) *table {
+	return &table{own: own, max: maximum, instances: make(map[string]*record), names: make(map[string][]*record)}
 }
 
 // visible returns what name stands for, or nil.
@@ -39,6 +41,7 @@ func (t *table) put(r *record) (before, after *record) {
 	t.instances[r.key] = r
 	if r.alive() {
 		t.live++
+		t.digest ^= r.digest()
 	}
 	if r.member.Observer {
 		t.observers++
@@ -72,6 +75,7 @@ func (t *table) unlink(r *record) {
 	delete(t.instances, r.key)
 	if r.alive() {
 		t.live--
+		t.digest ^= r.digest()
 	}
 	if r.member.Observer {
 		t.observers--
@@ -103,7 +107,7 @@ func (t *table) settle(name string) {
 	})
 	kept := records[:1]
 	for _, r := range records[1:] {
-		if r.alive() {
+		if r.alive() || r.key == t.own {
 			kept = append(kept, r)
 		} else {
 			delete(t.instances, r.key)
@@ -116,6 +120,9 @@ func (t *table) settle(name string) {
 // expire forgets the departed whose time is over.
 func (t *table) expire(now time.Time) {
 	for key, r := range t.instances {
+		if key == t.own {
+			continue
+		}
 		retention := LeftRetention
 		switch r.member.Status {
 		case Alive:
@@ -136,7 +143,7 @@ func (t *table) evict() {
 		var victim *record
 		for _, records := range t.names {
 			r := records[0]
-			if r.alive() {
+			if r.alive() || r.key == t.own {
 				continue
 			}
 			if victim == nil || departedBefore(r, victim) {

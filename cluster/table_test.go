@@ -37,7 +37,7 @@ func TestVisible(t *testing.T) {
 		{"both gone", []*record{gone(1, 1, Left), gone(2, 2, Failed)}, 2, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			table := newTable(10)
+			table := newTable("", 10)
 			for _, r := range c.records {
 				table.put(r)
 			}
@@ -55,7 +55,7 @@ func TestVisible(t *testing.T) {
 func TestTableBooks(t *testing.T) {
 	for seed := range uint64(50) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		table := newTable(8)
+		table := newTable("", 8)
 		for range 400 {
 			instance := r.Uint64N(24) + 1
 			name := fmt.Sprintf("n%d", instance%12)
@@ -96,8 +96,28 @@ func TestTableBooks(t *testing.T) {
 	}
 }
 
+// TestOwnInstanceStays: a node that leaves while a namesake runs still knows itself.
+func TestOwnInstanceStays(t *testing.T) {
+	own := testRecord("a", 1, 1, Alive)
+	table := newTable(own.key, 1)
+	table.put(own)
+	table.put(testRecord("a", 2, 2, Alive))
+	leaving := own.with(Left)
+	leaving.member.Since = time.Now().Add(-100 * time.Hour)
+	table.put(leaving)
+	table.put(testRecord("b", 3, 3, Alive))
+	table.expire(time.Now())
+	if table.instances[own.key] != leaving || table.visible("a").member.Instance != 2 {
+		t.Error("the node has forgotten itself")
+	}
+	table.remove(memberKey("a", 2))
+	if table.visible("a") != leaving {
+		t.Error("the node does not stand for its own name")
+	}
+}
+
 func TestExpire(t *testing.T) {
-	table := newTable(10)
+	table := newTable("", 10)
 	now := time.Now()
 	for i, c := range []struct {
 		status Status
@@ -126,7 +146,7 @@ func TestExpire(t *testing.T) {
 }
 
 func TestEvict(t *testing.T) {
-	table := newTable(3)
+	table := newTable("", 3)
 	now := time.Now()
 	for i, c := range []struct {
 		name   string

@@ -315,7 +315,10 @@ type stream struct {
 
 // track returns nil when conn had to be closed.
 func (t *transport) track(conn net.Conn, c *call, inbound bool) *stream {
-	s := &stream{Conn: conn, t: t, inbound: inbound}
+	s := &stream{Conn: conn, t: t, inbound: inbound, stop: func() bool { return true }}
+	if c != nil {
+		s.stop = context.AfterFunc(c.ctx, func() { _ = conn.Close() })
+	}
 	t.mu.Lock()
 	full := inbound && t.inbound >= maxStreams
 	if t.closed || full {
@@ -323,6 +326,7 @@ func (t *transport) track(conn net.Conn, c *call, inbound bool) *stream {
 		if full {
 			t.refused.Add(1)
 		}
+		s.stop()
 		_ = conn.Close()
 		return nil
 	}
@@ -331,16 +335,11 @@ func (t *transport) track(conn net.Conn, c *call, inbound bool) *stream {
 		t.inbound++
 	}
 	t.mu.Unlock()
-	if c != nil {
-		s.stop = context.AfterFunc(c.ctx, func() { _ = conn.Close() })
-	}
 	return s
 }
 
 func (s *stream) Close() error {
-	if s.stop != nil {
-		s.stop()
-	}
+	s.stop()
 	s.t.mu.Lock()
 	if _, known := s.t.conns[s]; known {
 		delete(s.t.conns, s)

@@ -1,0 +1,139 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+func TestDigest(t *testing.T) {
+	a, b := newTable("", 10), newTable("", 10)
+	var records []*record
+	for i := range 5 {
+		records = append(records, testRecord(fmt.Sprintf("n%d", i), uint64(i+1), 1, Alive))
+	}
+	for i := range records {
+		a.put(records[i])
+		b.put(records[len(records)-1-i])
+	}
+	if a.digest != b.digest || a.digest == 0 {
+		t.Errorf("the order counts: %x, %x", a.digest, b.digest)
+	}
+	before := a.digest
+	change := func(what string, r *record) {
+		a.put(r)
+		if a.digest == before {
+			t.Errorf("%s does not count", what)
+		}
+		a.put(records[0])
+		if a.digest != before {
+			t.Errorf("%s leaves a trace", what)
+		}
+	}
+	failed := records[0].with(Failed)
+	change("a failure", failed)
+	moved := *records[0]
+	moved.member.Addr = "10.0.0.99:1"
+	change("an address", &moved)
+	updated := *records[0]
+	updated.meta = []byte("x")
+	change("metadata", &updated)
+	for _, r := range records {
+		a.remove(r.key)
+	}
+	if a.digest != 0 {
+		t.Errorf("an empty table has digest %x", a.digest)
+	}
+}
+
+func TestComparison(t *testing.T) {
+	c := newComparison()
+	now := time.Now()
+	const first, most = 4 * time.Second, 20 * time.Second
+	met := func(same, settled bool) bool { return c.met(same, settled, now, first, most) }
+	for range 5 {
+		if met(false, false) {
+			t.Fatal("repaired while gossip was under way")
+		}
+	}
+	if met(false, true) || met(true, true) || met(false, true) {
+		t.Fatal("repaired after one difference")
+	}
+	if !met(false, true) {
+		t.Fatal("not repaired after two differences")
+	}
+	// It does not help: the repairs come less and less often.
+	repairs := 0
+	for range 120 {
+		now = now.Add(time.Second)
+		if met(false, true) {
+			repairs++
+		}
+	}
+	if repairs < 4 || repairs > 12 {
+		t.Errorf("%d repairs in two minutes", repairs)
+	}
+	met(true, true)
+	now = now.Add(most * 2)
+	if met(false, true) || !met(false, true) {
+		t.Error("a new difference is not repaired")
+	}
+}
+
+// TestRepair: a node did not hear of another one that joined, and memberlist
+// itself would never mend it.
+func TestRepair(t *testing.T) {
+	t.Parallel()
+	w := newWall()
+	never := func(c *Config) {
+		c.hooks.memberlist = func(m *memberlist.Config) { m.PushPullInterval = 0 }
+	}
+	a, hub := w.start(t, "a", 0, never), w.start(t, "hub", 1, never)
+	join(t, hub, a)
+	converge(t, a, hub)
+	w.set(true)
+	late := w.start(t, "late", 1, never)
+	join(t, late, hub)
+	// memberlist transmits the news four times, every 100 ms to two nodes.
+	time.Sleep(time.Second)
+	w.set(false)
+	if status(a, "hub") != Alive || status(a, "late") != "" {
+		t.Skipf("the machine was too slow for this: hub is %q, late is %q", status(a, "hub"), status(a, "late"))
+	}
+	converge(t, a, hub, late)
+	if a.Stats().Repairs+hub.Stats().Repairs+late.Stats().Repairs == 0 {
+		t.Error("it was not a repair that helped")
+	}
+}
+
+func TestClustersStayApart(t *testing.T) {
+	t.Parallel()
+	in := func(cluster string) option { return func(c *Config) { c.Cluster = cluster } }
+	blue := start(t, "node1", in("blue"))
+	for _, other := range []string{"red", ""} {
+		n := start(t, "node1", in(other))
+		_, err := n.Join(testContext(t), blue.Addr())
+		if err == nil || len(n.Members()) != 1 || len(blue.Members()) != 1 {
+			t.Fatalf("%q joined blue: %v", other, err)
+		}
+		if want := "seed " + blue.Addr() + " hung up: it belongs to another cluster"; !errors.Is(err, ErrHungUp) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: error is %v", other, err)
+		}
+	}
+	second := start(t, "node2", in("blue"), withKey("0123456789abcdef"))
+	third := start(t, "node3", in("blue"), withKey("0123456789abcdef"))
+	join(t, third, second)
+	converge(t, second, third)
+	if largest := second.MaxGossip(); largest != 1400-2-29-(2+4)-3-2 {
+		t.Errorf("the largest gossip is %d bytes", largest)
+	}
+	bag := attach(t, third, nil)
+	if err := second.Gossip(make([]byte, second.MaxGossip()), false); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the largest message arrives", func() bool { return len(bag.got()) > 0 })
+}
