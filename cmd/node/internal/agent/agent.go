@@ -22,8 +22,8 @@ import (
 type Config struct {
 	Cluster cluster.Config // what StartNode takes; Logger is required
 	Mail    unicast.Config
-	Socket  string    // path of the control socket
-	Output  io.Writer // gets a line for each message that no listener takes
+	Socket  *control.Socket // the agent's, once Start has returned no error
+	Output  io.Writer       // gets a line for each message that no listener takes
 	Version string
 }
 
@@ -50,14 +50,9 @@ type Agent struct {
 
 var _ control.Agent = (*Agent)(nil)
 
-// Start takes the control socket, then starts the node. The node has joined
+// Start starts the node and answers on the control socket. The node has joined
 // nobody yet, unless cfg.Cluster.RetryJoin says so.
 func Start(cfg Config) (*Agent, error) {
-	socket, err := control.Listen(cfg.Socket)
-	if err != nil {
-		return nil, err
-	}
-	cfg.Socket = socket.Path
 	a := &Agent{
 		cfg: cfg, log: cfg.Cluster.Logger.With("node", cfg.Cluster.Name),
 		printer: newPrinter(cfg.Output), started: time.Now(),
@@ -65,6 +60,7 @@ func Start(cfg Config) (*Agent, error) {
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.hub = NewHub(a.printer.print)
+	var err error
 	a.Node, err = StartNode(NodeConfig{
 		Cluster: cfg.Cluster, Mail: cfg.Mail,
 		Messages:   unicast.HandlerFunc(a.hub.Handle),
@@ -73,10 +69,9 @@ func Start(cfg Config) (*Agent, error) {
 	if err != nil {
 		a.cancel()
 		a.printer.close()
-		_ = socket.Close()
 		return nil, err
 	}
-	a.server = control.Serve(socket, a, a.log)
+	a.server = control.Serve(cfg.Socket, a, a.log)
 	go func() { // ended by Stop, or when the node ends by itself
 		select {
 		case <-a.Cluster.Done():
@@ -199,11 +194,13 @@ func (a *Agent) tags() map[string]string {
 
 // Events yields the changes of the cluster.
 func (a *Agent) Events(ctx context.Context) iter.Seq2[control.Event, error] {
+	both, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(a.ctx, cancel)
+	events := a.Cluster.Events(both)
 	return func(yield func(control.Event, error) bool) {
-		both, cancel := context.WithCancel(ctx)
 		defer cancel()
-		defer context.AfterFunc(a.ctx, cancel)()
-		for e := range a.Cluster.Events(both) {
+		defer stop()
+		for e := range events {
 			out := control.Event{Type: string(e.Type), Time: e.Time, Lost: e.Lost}
 			if e.Type != cluster.EventLagged {
 				m := a.member(e.Member)
@@ -243,8 +240,8 @@ func (a *Agent) Info(context.Context) (control.Info, error) {
 		profile = cluster.LAN
 	}
 	return control.Info{
-		Name: m.Name, Instance: m.Instance, Addr: a.Cluster.Addr(), Services: m.Services,
-		Socket: a.cfg.Socket, Profile: string(profile), Encrypted: len(a.cfg.Cluster.Key) > 0,
+		Name: m.Name, Cluster: a.cfg.Cluster.Cluster, Instance: m.Instance, Addr: a.Cluster.Addr(), Services: m.Services,
+		Socket: a.cfg.Socket.Path, Profile: string(profile), Encrypted: len(a.cfg.Cluster.Key) > 0,
 		Tags: m.Tags, PID: os.Getpid(), Started: a.started, Version: a.cfg.Version,
 		Limits:    control.Limits{Message: control.MaxMessage, Gossip: broadcast.MaxGossip},
 		Listeners: a.hub.size(),

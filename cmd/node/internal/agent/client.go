@@ -27,6 +27,7 @@ var _ control.Mail = (*Client)(nil)
 // ClientConfig says how a Client joins.
 type ClientConfig struct {
 	Seeds   []string
+	Cluster string
 	Key     []byte
 	Profile cluster.Profile
 	Logger  *slog.Logger
@@ -43,8 +44,8 @@ const (
 func Dial(ctx context.Context, cfg ClientConfig) (*Client, error) {
 	bind, advertise := localAddr(ctx, cfg.Seeds[0])
 	member := cluster.Config{
-		Name: "cli-" + strings.ToLower(rand.Text()[:10]),
-		Bind: bind, Advertise: advertise, Profile: cfg.Profile, Key: cfg.Key, Observer: true, Logger: cfg.Logger,
+		Name:    "cli-" + strings.ToLower(rand.Text()[:10]),
+		Cluster: cfg.Cluster, Bind: bind, Advertise: advertise, Profile: cfg.Profile, Key: cfg.Key, Observer: true, Logger: cfg.Logger,
 	}
 	n, err := StartNode(NodeConfig{Cluster: member})
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/parley-mesh/parley/broadcast"
@@ -78,6 +77,8 @@ func explain(ctx context.Context, op string, to control.Target, err error) (code
 			next += ", or use --reliable, which does not go by gossip"
 		}
 		return control.CodeBusy, reason(err), next
+	case errors.As(err, &remote):
+		return control.CodeTimeout, "its handler did not finish in time", "it may need a longer --timeout"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return control.CodeTimeout, "there was no answer in time", "\"parley ping\" tells whether it is reachable; its handler may need a longer --timeout"
 	case errors.Is(err, context.Canceled):
@@ -136,7 +137,7 @@ func joinFault(ctx context.Context, seeds []string, err error) *control.Fault {
 		}
 		why = strings.Join(texts, "; ")
 	}
-	code, next := control.CodeNoReply, "check the address and that a node runs there, or keep trying with \"parley agent --retry-join ADDRESS\""
+	code, next := control.CodeNoReply, "check the address, --cluster, and that a node runs there, or keep trying with \"parley agent --retry-join ADDRESS\""
 	switch {
 	case errors.As(err, &addr):
 		code, next = control.CodeUsage, "write HOST:PORT, or HOST for port 7946"
@@ -175,8 +176,9 @@ func tagFault(err error) *control.Fault {
 // StartFault explains why a node or an agent did not start.
 func StartFault(cfg cluster.Config, err error) *control.Fault {
 	var (
-		live *control.LiveError
-		conf *cluster.ConfigError
+		live  *control.LiveError
+		conf  *cluster.ConfigError
+		taken *InUseError
 	)
 	what := "the agent " + printable(cfg.Name) + " could not start: "
 	switch {
@@ -184,15 +186,8 @@ func StartFault(cfg cluster.Config, err error) *control.Fault {
 		return control.NewFault(control.CodeUsage, "", what+live.Error()+"; use it, stop it with \"parley leave\", or choose another --name", err)
 	case errors.As(err, &conf):
 		return control.NewFault(control.CodeUsage, "", fmt.Sprintf("%s--%s %v", what, strings.ToLower(conf.Field), conf.Err), err)
-	case InUse(err):
-		return control.NewFault(control.CodeUsage, "", fmt.Sprintf("%sthe address %s is in use; choose another --bind, or stop what listens there", what, cfg.Bind), err)
+	case errors.As(err, &taken):
+		return control.NewFault(control.CodeUsage, "", fmt.Sprintf("%s%v; choose another %s, or stop what listens there", what, err, taken.What), err)
 	}
 	return control.NewFault(control.CodeInternal, "", what+err.Error(), err)
-}
-
-// InUse reports whether err says that somebody else has the port.
-func InUse(err error) bool {
-	return errors.Is(err, syscall.EADDRINUSE) ||
-		// What Windows says, whose number syscall does not name.
-		strings.Contains(err.Error(), "Only one usage of each socket address")
 }

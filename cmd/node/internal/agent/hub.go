@@ -37,8 +37,8 @@ type Hub struct {
 	closed    bool
 }
 
-// queueBytes bounds what waits for a printing listener that is slow. Beyond it
-// the listener misses messages, and is told how many.
+// queueBytes bounds what a printing listener has not confirmed. Beyond it the
+// listener misses messages, and is told how many.
 const queueBytes = 8 << 20
 
 var (
@@ -197,11 +197,14 @@ func (h *Hub) detach(l *listener) {
 	h.notify()
 }
 
-// Listen attaches a listener for as long as the caller iterates, and yields what
-// it is to be told.
+// Listen attaches a listener until ctx or the loop over it ends, and yields what
+// the listener is to be told.
 func (h *Hub) Listen(ctx context.Context, agent string, opts control.ListenOptions) iter.Seq2[control.Record, error] {
+	l, err := h.attach(opts)
+	if err == nil {
+		context.AfterFunc(ctx, func() { h.detach(l) })
+	}
 	return func(yield func(control.Record, error) bool) {
-		l, err := h.attach(opts)
 		if err != nil {
 			yield(control.Record{}, stopping(err))
 			return

@@ -12,7 +12,7 @@ type listener struct {
 	opts    control.ListenOptions
 	seq     uint64
 	queue   []*delivery          // to be told
-	bytes   int                  // of bodies in queue
+	bytes   int                  // of bodies in queue and given
 	given   map[uint64]*delivery // told, not answered
 	cancels []uint64             // given, and nobody waits any more
 	free    int                  // answering: messages it can take now
@@ -115,7 +115,6 @@ func (l *listener) pop() (rec control.Record, ok bool) {
 	d := l.queue[0]
 	l.queue[0] = nil
 	l.queue = l.queue[1:]
-	l.bytes -= len(d.msg.Body)
 	l.given[d.seq] = d
 	msg := d.msg
 	return control.Record{Type: control.RecordMessage, Seq: d.seq, Message: &msg}, true
@@ -133,6 +132,7 @@ func (l *listener) answer(seq uint64, r result) bool {
 		return false
 	}
 	delete(l.given, seq)
+	l.bytes -= len(d.msg.Body)
 	l.settle()
 	d.done <- r
 	l.signal()

@@ -9,6 +9,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
+	"syscall"
 
 	"github.com/parley-mesh/parley/broadcast"
 	"github.com/parley-mesh/parley/cluster"
@@ -42,6 +44,9 @@ func StartNode(cfg NodeConfig) (*Node, error) {
 		log = slog.Default()
 	}
 	member, err := cluster.Start(cfg.Cluster)
+	if inUse(err) {
+		return nil, &InUseError{What: "--bind", Err: err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +55,9 @@ func StartNode(cfg NodeConfig) (*Node, error) {
 	mail, err := unicast.Listen(member, cfg.Messages, cfg.Mail)
 	if err != nil {
 		_ = member.Close()
+		if inUse(err) {
+			err = &InUseError{What: "--rep-port or --pull-port", Err: err}
+		}
 		return nil, err
 	}
 	cast, err := broadcast.Open(member, mail, cfg.Broadcasts, broadcast.Config{MaxMessage: control.MaxMessage, Logger: log})
@@ -59,6 +67,21 @@ func StartNode(cfg NodeConfig) (*Node, error) {
 		return nil, err
 	}
 	return &Node{Cluster: member, Mail: mail, Cast: cast}, nil
+}
+
+// InUseError says that somebody else has the port that What names.
+type InUseError struct {
+	What string // the flag
+	Err  error
+}
+
+func (e *InUseError) Error() string { return e.Err.Error() }
+func (e *InUseError) Unwrap() error { return e.Err }
+
+func inUse(err error) bool {
+	return err != nil && (errors.Is(err, syscall.EADDRINUSE) ||
+		// What Windows says, whose number syscall does not name.
+		strings.Contains(err.Error(), "Only one usage of each socket address"))
 }
 
 // Leave says goodbye, lets what was accepted be answered, and closes the node.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -58,7 +59,7 @@ $ parley agent --config /etc/parley.toml --ready-file /run/parley.ready`,
 			text("ready-file", "", "`FILE` to write when the node is up, and to remove at the end", ""),
 			text("log-level", "l", "`LEVEL` of the log: debug, info, warn or error", "info"),
 			text("log-format", "", "`FORMAT` of the log: text or json", "text"),
-		}, keyFlags()...), configFlags()...),
+		}, gossipFlags()...), configFlags()...),
 		Action: p.verb("agent", 0, 0, (*call).runAgent),
 	}
 }
@@ -72,7 +73,6 @@ func (c *call) runAgent() error {
 	}
 	s := c.catchSignals()
 	defer s.stop()
-
 	a, err := c.startAgent(&cfg)
 	if err != nil {
 		return err
@@ -100,7 +100,7 @@ func (c *call) runAgent() error {
 		case <-ready.when:
 			if err := ready.write(a); err != nil {
 				_ = stop()
-				return usage("the ready file could not be written: %v", err)
+				return usage("the ready file %s could not be written: %v", ready.path, err)
 			}
 		case <-a.Done():
 			return c.ended(a, a.Err())
@@ -204,18 +204,14 @@ func (c *call) agentConfig(level *slog.LevelVar) (agent.Config, error) {
 			return cfg, usage("--%s is %d; a port is between 1 and 65535, and 0 means any free one", port, n)
 		}
 	}
-	socket := c.String("socket")
-	if socket == "" {
-		socket = control.PathIn(control.Dir(), name)
-	}
 	cfg = agent.Config{
 		Cluster: cluster.Config{
-			Name: name, Bind: c.String("bind"), Advertise: c.String("advertise"),
+			Name: name, Cluster: c.String("cluster"), Bind: c.String("bind"), Advertise: c.String("advertise"),
 			Profile: cluster.Profile(c.String("profile")), Key: key, Tags: tags,
 			RetryJoin: c.StringSlice("retry-join"), DataDir: c.String("data-dir"), Logger: log,
 		},
 		Mail:   unicast.Config{RepPort: c.Int("rep-port"), PullPort: c.Int("pull-port")},
-		Socket: socket, Output: c.Stdout, Version: version().String(),
+		Output: c.Stdout, Version: version().String(),
 	}
 	return cfg, nil
 }
@@ -244,15 +240,42 @@ func newLogger(w io.Writer, format string, level slog.Leveler) (*slog.Logger, er
 	return nil, usage("--log-format is %s; it can be text or json", quote(format))
 }
 
-// startAgent starts it. An agent that was not told where to listen takes another
-// port when the usual one is taken, so that several can be tried on one machine.
+// startAgent takes the control socket and starts the agent. One that was not told
+// where to listen takes another port when the usual one is taken, so that several
+// can be tried on one machine.
 func (c *call) startAgent(cfg *agent.Config) (*agent.Agent, error) {
+	path := c.String("socket")
+	if path == "" {
+		path = control.PathIn(control.Dir(), cfg.Cluster.Name)
+	}
+	socket, err := control.Listen(path)
+	if err != nil {
+		return nil, agent.StartFault(cfg.Cluster, err)
+	}
+	cfg.Socket = socket
+	a, err := c.startNode(cfg)
+	if err != nil {
+		_ = socket.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
+func (c *call) startNode(cfg *agent.Config) (*agent.Agent, error) {
+	// An agent that was killed left its ready file behind. It is dead, since the
+	// socket is ours.
+	if path := c.String("ready-file"); path != "" {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, usage("the ready file that was left behind could not be removed: %v", err)
+		}
+	}
 	told := cfg.Cluster.Bind != ""
 	if !told {
 		cfg.Cluster.Bind = fmt.Sprintf("127.0.0.1:%d", cluster.DefaultPort)
 	}
 	a, err := agent.Start(*cfg)
-	if err != nil && !told && agent.InUse(err) {
+	var taken *agent.InUseError
+	if !told && errors.As(err, &taken) && taken.What == "--bind" {
 		c.say("port %d is taken, so this node uses another one; --bind says which", cluster.DefaultPort)
 		cfg.Cluster.Bind = "127.0.0.1:0"
 		a, err = agent.Start(*cfg)

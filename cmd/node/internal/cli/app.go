@@ -64,7 +64,7 @@ func (p *program) build() *cli.App {
 		},
 	}
 	for _, c := range app.Commands {
-		finish(c, app.HelpName, c.Name)
+		finish(c, c.Name)
 	}
 	return app
 }
@@ -83,15 +83,16 @@ func (p *program) verb(name string, least, most int, do func(*call) error) cli.A
 		if err != nil {
 			return err
 		}
+		help := strings.TrimPrefix(c.Command.HelpName, "parley ")
 		switch n := c.NArg(); {
 		case n < least:
-			return usage("parley %s needs %s", strings.TrimPrefix(c.Command.HelpName, "parley "), argsWanted(c.Command))
+			return usage("%s needs %s; \"parley help %s\" shows how", help, argsWanted(c.Command), help)
 		case most >= 0 && n > most:
 			hint := ""
-			if strings.HasSuffix(c.Command.ArgsUsage, "BODY]") {
-				hint = "; put a body of several words in quotes"
+			if strings.Contains(c.Command.ArgsUsage, "BODY") {
+				hint = "; a body of several words goes in quotes"
 			}
-			return usage("parley %s takes %s, and %s is too much%s", strings.TrimPrefix(c.Command.HelpName, "parley "), argsWanted(c.Command), quote(c.Args().Get(most)), hint)
+			return usage("%s takes %s, and %s is too much%s", help, argsWanted(c.Command), quote(c.Args().Get(most)), hint)
 		}
 		return do(&call{Context: c, program: p, from: from})
 	}
@@ -162,7 +163,7 @@ CONFIGURATION:
 
 // helpTemplate is the help of a verb with examples.
 func helpTemplate(examples string) string {
-	s := `parley {{.Name}} - {{.Usage}}
+	s := `{{.HelpName}} - {{.Usage}}
 
 USAGE:
    {{.HelpName}} [flags]{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/parley-mesh/parley/cmd/node/internal/control"
+	"github.com/parley-mesh/parley/codec"
 	"github.com/urfave/cli/v2"
 )
 
@@ -41,6 +42,9 @@ func (c *call) broadcast() error {
 		return err
 	}
 	topic, reliable := c.String("topic"), c.Bool("reliable")
+	if err := codec.ValidTopic(topic); err != nil {
+		return usage("--topic: %v", err)
+	}
 	return c.timed(func(ctx context.Context) error {
 		return c.mail(ctx, func(ctx context.Context, m control.Mail) error {
 			start := time.Now()

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -146,25 +147,24 @@ func readConfig(path string, app *cli.App) (configFile, error) {
 
 // configValue writes a TOML value as the flag would be written.
 func configValue(v any) ([]string, error) {
-	switch v := v.(type) {
-	case string:
-		return []string{v}, nil
-	case bool:
-		return []string{strconv.FormatBool(v)}, nil
-	case int64:
-		return []string{strconv.FormatInt(v, 10)}, nil
-	case float64:
-		return []string{strconv.FormatFloat(v, 'g', -1, 64)}, nil
-	case []any:
-		var out []string
-		for _, e := range v {
-			one, err := configValue(e)
-			if err != nil || len(one) != 1 {
-				return nil, fmt.Errorf("is a list of something else than text and numbers")
-			}
-			out = append(out, one...)
-		}
-		return out, nil
+	values, ok := v.([]any)
+	if !ok {
+		values = []any{v}
 	}
-	return nil, fmt.Errorf("is neither text, a number, true or false, nor a list of them")
+	var out []string
+	for _, v := range values {
+		switch v := v.(type) {
+		case string:
+			out = append(out, v)
+		case bool:
+			out = append(out, strconv.FormatBool(v))
+		case int64:
+			out = append(out, strconv.FormatInt(v, 10))
+		case float64:
+			out = append(out, strconv.FormatFloat(v, 'g', -1, 64))
+		default:
+			return nil, errors.New("is neither text, a number, true or false, nor a list of them")
+		}
+	}
+	return out, nil
 }

@@ -47,7 +47,7 @@ func (c *call) mail(ctx context.Context, do func(context.Context, control.Mail) 
 		log = slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	client, err := agent.Dial(ctx, agent.ClientConfig{
-		Seeds: seeds, Key: key, Profile: cluster.Profile(c.String("profile")), Logger: log,
+		Seeds: seeds, Cluster: c.String("cluster"), Key: key, Profile: cluster.Profile(c.String("profile")), Logger: log,
 	})
 	if err != nil {
 		return err

@@ -28,8 +28,11 @@ func (c *call) events() error {
 	}
 	defer a.Close()
 	return c.interruptible(func(ctx context.Context) error {
-		n := 0
-		for e, err := range a.Events(ctx) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		n, events := 0, a.Events(ctx)
+		c.say("watching the cluster; an interrupt ends it")
+		for e, err := range events {
 			if err != nil {
 				return err
 			}

@@ -14,7 +14,7 @@ import (
 // agent is whom the file is mostly for.
 var shared = map[string]bool{
 	"config": true, "socket": true, "agent": true, "timeout": true, "json": true,
-	"key": true, "key-file": true, "profile": true, "log-level": true, "log-format": true,
+	"cluster": true, "key": true, "key-file": true, "profile": true, "log-level": true, "log-format": true,
 }
 
 // own reports whether a flag belongs to the verb alone.
@@ -77,8 +77,10 @@ func jsonFlag() cli.Flag { return boolean("json", "j", "write JSON, one object a
 
 func topicFlag() cli.Flag { return text("topic", "t", "`TOPIC` of the message", "default") }
 
-func keyFlags() []cli.Flag {
+// gossipFlags are those that all nodes of a cluster must have alike.
+func gossipFlags() []cli.Flag {
 	return []cli.Flag{
+		text("cluster", "", "`NAME` of the cluster, the same on all nodes; nodes of other clusters are ignored (default: none)", ""),
 		text("key-file", "k", "`FILE` with the gossip key in base64, as \"parley keygen\" makes it", ""),
 		text("key", "", "the gossip `KEY` itself; others can see it in the process list, so better use --key-file or PARLEY_KEY", ""),
 		text("profile", "", "timing of the gossip: lan, wan or local; the same on all nodes (`NAME`)", "lan"),
@@ -90,7 +92,7 @@ func joinFlags() []cli.Flag {
 	return append([]cli.Flag{
 		list("join", "", "without a local agent: join at `HOST:PORT` for this one call; repeatable"),
 		boolean("verbose", "", "with --join: show the log of that short-lived node"),
-	}, keyFlags()...)
+	}, gossipFlags()...)
 }
 
 func mailFlags(extra ...cli.Flag) []cli.Flag {
@@ -112,9 +114,11 @@ func waitFlag() cli.Flag {
 
 // finish gives a verb what all have: --help, the names of the environment
 // variables in its help, and its help in our order.
-func finish(c *cli.Command, prefix, verb string) {
-	c.HelpName = prefix + " " + c.Name
+func finish(c *cli.Command, verb string) {
 	c.HideHelp, c.HideHelpCommand = true, true
+	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error {
+		return usage("%s", strings.NewReplacer(" for flag -", " for --", " for -", " for --", ": parse error", "").Replace(err.Error()))
+	}
 	c.CustomHelpTemplate = helpTemplate(c.CustomHelpTemplate)
 	for _, f := range c.Flags {
 		note := " [$" + envName(verb, f.Names()[0]) + "]"
@@ -133,6 +137,7 @@ func finish(c *cli.Command, prefix, verb string) {
 	}
 	c.Flags = append(c.Flags, &cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "show this help", DisableDefaultText: true})
 	for _, sub := range c.Subcommands {
-		finish(sub, c.HelpName, verb)
+		sub.HelpName = "parley " + verb + " " + sub.Name
+		finish(sub, verb)
 	}
 }

@@ -58,6 +58,9 @@ func infoRows(info control.Info, members []control.Member) [][]cell {
 		{{"name", faint}, {info.Name, bold}},
 		{{"gossip", faint}, {info.Addr, plain}},
 	}
+	if info.Cluster != "" {
+		rows = append(rows, []cell{{"cluster", faint}, {info.Cluster, plain}})
+	}
 	for _, s := range slices.Sorted(maps.Keys(info.Services)) {
 		rows = append(rows, []cell{{s, faint}, {info.Services[s], plain}})
 	}

@@ -74,8 +74,13 @@ type listener struct {
 
 func (c *call) listen() error {
 	count, parallel := c.Int("count"), c.Int("parallel")
-	if count < 0 || parallel < 1 || parallel > 1024 {
-		return usage("--count must be at least 0, and --parallel between 1 and 1024")
+	if count < 0 || parallel < 1 || parallel > 256 {
+		return usage("--count must be at least 0, and --parallel between 1 and 256")
+	}
+	for _, t := range c.StringSlice("topic") {
+		if strings.Contains(strings.TrimSuffix(t, "*"), "*") || strings.HasSuffix(t, "*") && t != "*" && !strings.HasSuffix(t, ".*") {
+			return usage("--topic %s matches nothing; a pattern is * or ends with .*, as in orders.*", quote(t))
+		}
 	}
 	a, err := c.agent()
 	if err != nil {

@@ -40,7 +40,10 @@ type pong struct {
 }
 
 func (c *call) ping() error {
-	to := c.target()
+	to, err := c.target()
+	if err != nil {
+		return err
+	}
 	count, interval, timeout := c.Int("count"), c.Duration("interval"), c.Duration("timeout")
 	if count < 0 || interval <= 0 || timeout <= 0 {
 		return usage("--count must be at least 0, --interval and --timeout more than nothing")

@@ -26,7 +26,10 @@ $ parley push node2 --topic log --file today.log`,
 }
 
 func (c *call) push() error {
-	to := c.target()
+	to, err := c.target()
+	if err != nil {
+		return err
+	}
 	var bodies [][]byte
 	for i := 1; i < max(c.NArg(), 2); i++ {
 		body, err := c.body(i)

@@ -29,6 +29,10 @@ func (c *call) banner(a *agent.Agent, cfg agent.Config) {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "parley agent %s\n", info.Name)
+	if info.Cluster != "" {
+		fmt.Fprintf(&b, "  %-13s %s\n", "cluster", info.Cluster)
+		flag += " --cluster " + info.Cluster
+	}
 	for _, kv := range [][2]string{
 		{"gossip", fmt.Sprintf("%s (profile %s)", info.Addr, info.Profile)},
 		{"encrypted", encrypted},

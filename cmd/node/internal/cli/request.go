@@ -25,13 +25,17 @@ $ parley request --join 10.0.0.5:7946 node2 status`,
 }
 
 func (c *call) request() error {
+	to, err := c.target()
+	if err != nil {
+		return err
+	}
 	body, err := c.body(1)
 	if err != nil {
 		return err
 	}
 	return c.timed(func(ctx context.Context) error {
 		return c.mail(ctx, func(ctx context.Context, m control.Mail) error {
-			reply, err := m.Request(ctx, c.target(), body)
+			reply, err := m.Request(ctx, to, body)
 			if err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/parley-mesh/parley/cmd/node/internal/control"
+	"github.com/parley-mesh/parley/codec"
 	"github.com/urfave/cli/v2"
 )
 
@@ -31,12 +32,23 @@ $ parley send --join 10.0.0.5:7946 node2 "from a machine without an agent"`,
 	}
 }
 
-func (c *call) target() control.Target {
-	return control.Target{Node: c.Args().First(), Topic: c.String("topic"), Wait: c.Bool("wait")}
+// target is whom the message is for.
+func (c *call) target() (control.Target, error) {
+	to := control.Target{Node: c.Args().First(), Topic: c.String("topic"), Wait: c.Bool("wait")}
+	if err := codec.ValidName(to.Node); err != nil {
+		return to, usage("%s cannot be the name of a node: %v; \"parley members\" lists the nodes", quote(to.Node), err)
+	}
+	if err := codec.ValidTopic(to.Topic); err != nil {
+		return to, usage("--topic: %v", err)
+	}
+	return to, nil
 }
 
 func (c *call) send() error {
-	to := c.target()
+	to, err := c.target()
+	if err != nil {
+		return err
+	}
 	body, err := c.body(1)
 	if err != nil {
 		return err

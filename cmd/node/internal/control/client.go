@@ -251,11 +251,11 @@ func (c *Client) fault(resp *http.Response, outcome string) *Fault {
 	return f
 }
 
-// streamOf yields the objects of a stream.
+// streamOf begins a stream and yields its objects.
 func streamOf[T any](ctx context.Context, c *Client, path string, q url.Values) iter.Seq2[T, error] {
+	resp, err := c.do(ctx, http.MethodGet, path, q, nil)
 	return func(yield func(T, error) bool) {
 		var zero T
-		resp, err := c.do(ctx, http.MethodGet, path, q, nil)
 		if err != nil {
 			if ctx.Err() == nil {
 				yield(zero, c.unreachable(ctx, err, ""))
@@ -267,26 +267,18 @@ func streamOf[T any](ctx context.Context, c *Client, path string, q url.Values) 
 			yield(zero, c.fault(resp, ""))
 			return
 		}
-		dec := json.NewDecoder(resp.Body)
-		for {
-			var raw json.RawMessage
-			if err := dec.Decode(&raw); err != nil {
-				if ctx.Err() == nil {
-					yield(zero, NewFault(CodeUnreachable, "", fmt.Sprintf(
-						"the agent at %s ended; \"parley agent\" starts it again", c.path), err))
-				}
+		for dec := json.NewDecoder(resp.Body); ; {
+			v, err := decode[T](dec)
+			var f *Fault
+			switch {
+			case ctx.Err() != nil:
 				return
-			}
-			if bytes.HasPrefix(raw, []byte(`{"fault":`)) {
-				var end streamEnd
-				if json.Unmarshal(raw, &end) == nil && end.Fault != nil {
-					yield(zero, end.Fault)
-					return
-				}
-			}
-			var v T
-			if err := json.Unmarshal(raw, &v); err != nil {
-				yield(zero, NewFault(CodeInternal, "", fmt.Sprintf("the agent at %s said something odd: %v", c.path, err), err))
+			case errors.As(err, &f):
+				yield(zero, f)
+				return
+			case err != nil:
+				yield(zero, NewFault(CodeUnreachable, "", fmt.Sprintf(
+					"the agent at %s ended; \"parley agent\" starts it again", c.path), err))
 				return
 			}
 			if !yield(v, nil) {
@@ -294,4 +286,23 @@ func streamOf[T any](ctx context.Context, c *Client, path string, q url.Values) 
 			}
 		}
 	}
+}
+
+// decode reads the next object of a stream; a *Fault if it is the stream's last
+// word.
+func decode[T any](dec *json.Decoder) (v T, err error) {
+	var raw json.RawMessage
+	if err := dec.Decode(&raw); err != nil {
+		return v, err
+	}
+	if bytes.HasPrefix(raw, []byte(`{"fault":`)) {
+		var end streamEnd
+		if err := json.Unmarshal(raw, &end); err == nil && end.Fault != nil {
+			return v, end.Fault
+		}
+	}
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return v, NewFault(CodeInternal, "", fmt.Sprintf("the agent said something odd: %v; \"parley info\" tells its version", err), err)
+	}
+	return v, nil
 }

@@ -38,7 +38,8 @@ type Agent interface {
 	Leave(ctx context.Context) error // the agent ends
 	Tags(ctx context.Context, change TagChange) (map[string]string, error)
 
-	// Events and Listen yield until ctx ends, which is no error, or the agent does.
+	// Events and Listen begin with the call, not with the loop over them, and
+	// yield until ctx ends, which is no error, or the agent does. ctx must end.
 	Events(ctx context.Context) iter.Seq2[Event, error]
 	Listen(ctx context.Context, opts ListenOptions) iter.Seq2[Record, error]
 	Answer(ctx context.Context, session string, seq uint64, a Answer) error

@@ -212,10 +212,12 @@ func (s *Server) broadcast(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
+	events := s.agent.Events(r.Context())
 	st := newStream(w)
-	for e, err := range s.agent.Events(r.Context()) {
+	for e, err := range events {
 		if err != nil {
-			return st.fail(err)
+			st.fail(err)
+			return nil
 		}
 		if st.write(e) != nil {
 			return nil // the caller is gone
@@ -238,7 +240,8 @@ func (s *Server) listen(w http.ResponseWriter, r *http.Request) error {
 	st := newStream(w)
 	for rec, err := range s.agent.Listen(r.Context(), opts) {
 		if err != nil {
-			return st.fail(err)
+			st.fail(err)
+			return nil
 		}
 		if st.write(rec) != nil {
 			return nil
@@ -387,34 +390,27 @@ func asFault(err error) *Fault {
 
 // stream writes JSON objects, one a line, each at once.
 type stream struct {
-	w   http.ResponseWriter
 	rc  *http.ResponseController
 	enc *json.Encoder
-	any bool // something was written, so the status is out
 }
 
+// newStream answers that the stream has begun.
 func newStream(w http.ResponseWriter) *stream {
 	w.Header().Set("Content-Type", typeStream)
-	return &stream{w: w, rc: http.NewResponseController(w), enc: json.NewEncoder(w)}
+	s := &stream{rc: http.NewResponseController(w), enc: json.NewEncoder(w)}
+	_ = s.rc.Flush() // the first write tells if the caller is gone
+	return s
 }
 
 func (s *stream) write(v any) error {
-	s.any = true
 	if err := s.enc.Encode(v); err != nil {
 		return err
 	}
 	return s.rc.Flush()
 }
 
-// fail ends the stream with a fault: as the answer's status while that can still
-// be chosen, as a last line with the key "fault" otherwise.
-func (s *stream) fail(err error) error {
-	if !s.any {
-		return err
-	}
-	_ = s.write(streamEnd{Fault: asFault(err)})
-	return nil
-}
+// fail ends the stream with a fault, as a last line with the key "fault".
+func (s *stream) fail(err error) { _ = s.write(streamEnd{Fault: asFault(err)}) }
 
 // streamEnd is how a stream that broke ends.
 type streamEnd struct {

@@ -234,7 +234,7 @@ func Choose(path, agent string) (string, error) {
 		if i := slices.Index(names, agent); i >= 0 {
 			return found[i].Path, nil
 		}
-		other := "\"parley agent --name " + strconv.Quote(agent) + "\" starts it"
+		other := "start it with \"parley agent --name NAME\""
 		if len(found) > 0 {
 			other = "running here: " + strings.Join(names, ", ")
 		}

@@ -5,6 +5,7 @@ import "time"
 // Info describes an agent.
 type Info struct {
 	Name      string            `json:"name"`
+	Cluster   string            `json:"cluster,omitempty"`
 	Instance  string            `json:"instance"` // hexadecimal
 	Addr      string            `json:"addr"`     // gossip
 	Services  map[string]string `json:"services"` // name to URL
