@@ -81,7 +81,7 @@ func TestDialMutePeer(t *testing.T) {
 	for name, dial := range dials {
 		t.Run(name+"/deadline", func(t *testing.T) {
 			ctx := within(t, 50*time.Millisecond)
-			err := dial(ctx, mute.url(), sp.Config{})
+			err := dial(ctx, mute.url(), sp.Config{HandshakeTimeout: time.Hour})
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%v", err)
 			}
@@ -90,7 +90,7 @@ func TestDialMutePeer(t *testing.T) {
 			why := errors.New("node2 left")
 			ctx, cancel := context.WithCancelCause(context.Background())
 			time.AfterFunc(20*time.Millisecond, func() { cancel(why) })
-			if err := dial(ctx, mute.url(), sp.Config{}); !errors.Is(err, why) {
+			if err := dial(ctx, mute.url(), sp.Config{HandshakeTimeout: time.Hour}); !errors.Is(err, why) {
 				t.Errorf("%v", err)
 			}
 		})
