@@ -155,6 +155,7 @@ func TestMaxMembers(t *testing.T) {
 	for i := range 2 {
 		other := start(t, fmt.Sprintf("other%d", i))
 		join(t, other, n)
+		waitStatus(t, n, other.Name(), Alive)
 		others = append(others, other)
 	}
 	late := start(t, "late")

@@ -67,7 +67,8 @@ var memberlistLevels = []struct {
 	level  slog.Level
 }{
 	{"ignoring alive message for", slog.LevelDebug},   // NotifyAlive logs and counts it
-	{"Marking", slog.LevelDebug},                      // followed by "member failed"
+	{"Suspect", slog.LevelDebug},                      // followed by "member failed", or it was an earlier start of a node that lives
+	{"Marking", slog.LevelDebug},                      // the same
 	{"Push/Pull with", slog.LevelInfo},                // the peer is about to be suspected
 	{"Failed fallback TCP ping", slog.LevelDebug},     // the same
 	{"Failed to send", slog.LevelInfo},                // the same

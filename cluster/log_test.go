@@ -17,7 +17,7 @@ func TestLogAdapter(t *testing.T) {
 		text  string
 	}{
 		{"[DEBUG] memberlist: Stream connection from=127.0.0.1:1", "DEBUG", `msg="Stream connection from=127.0.0.1:1"`},
-		{"[INFO] memberlist: Suspect node1~0123456789abcdef has failed, no acks received", "INFO", `msg="Suspect node1 has failed, no acks received"`},
+		{"[INFO] memberlist: Suspect node1~0123456789abcdef has failed, no acks received", "DEBUG", `msg="Suspect node1 has failed, no acks received"`},
 		{"[WARN] memberlist: Refuting a suspect message (from: node2~fedcba9876543210)", "INFO", `(from: node2)`},
 		{"[WARN] memberlist: ignoring alive message for 'x': no", "DEBUG", "ignoring"},
 		{"[WARN] memberlist: handler queue full, dropping message (3)", "WARN", "handler queue full"},

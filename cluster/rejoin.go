@@ -3,8 +3,11 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -130,27 +133,26 @@ func (r *rejoinRound) run(ctx context.Context) (missing bool) {
 	var chosen []netip.AddrPort
 	switch {
 	case urgent:
-		keys := make([]netip.AddrPort, 0, len(seeds))
-		for addr := range seeds {
-			keys = append(keys, addr)
-		}
-		chosen = append(pick(keys, rejoinUrgent), pick(failed, rejoinPicks)...)
+		chosen = append(pick(slices.Collect(maps.Keys(seeds)), rejoinUrgent), pick(slices.Collect(maps.Keys(failed)), rejoinPicks)...)
 	case rand.Float64() < float64(rejoinPicks*total)/float64(others+1):
-		for addr := range seeds {
-			failed = append(failed, addr)
-		}
-		chosen = pick(failed, rejoinPicks)
+		chosen = pick(slices.AppendSeq(slices.Collect(maps.Keys(seeds)), maps.Keys(failed)), rejoinPicks)
 	default:
 		return true
 	}
 	for addr, err := range n.attempt(ctx, chosen) {
 		s, isSeed := seeds[addr]
+		attrs := []any{"addr", addr.String()}
+		if isSeed {
+			attrs = append(attrs, "seed", s.text)
+		} else {
+			attrs = append(attrs, "peer", failed[addr])
+		}
 		if err == nil {
 			if isSeed {
 				n.seeds.answered(s, time.Now().Add(exchangeRest))
 			}
 			if delete(r.reported, addr); isSeed || others == 0 {
-				n.log.Info("rejoined", "addr", addr.String())
+				n.log.Info("rejoined", attrs...)
 			}
 			continue
 		}
@@ -159,7 +161,7 @@ func (r *rejoinRound) run(ctx context.Context) (missing bool) {
 				clear(r.reported)
 			}
 			r.reported[addr] = true
-			n.log.Info("cannot reach a node; trying on", "addr", addr.String(), "err", err)
+			n.log.Info("cannot reach a node; trying on", append(attrs, "err", err)...)
 		}
 	}
 	return true
@@ -167,10 +169,10 @@ func (r *rejoinRound) run(ctx context.Context) (missing bool) {
 
 const maxMemory = 1024
 
-// census returns the last addresses of failed members, those of live ones, and
-// how many others are alive.
-func (n *Node) census() (failed []netip.AddrPort, alive map[netip.AddrPort]bool, others int) {
-	alive = make(map[netip.AddrPort]bool)
+// census returns the last addresses of failed members with their names, those
+// of live ones, and how many others are alive.
+func (n *Node) census() (failed map[netip.AddrPort]string, alive map[netip.AddrPort]bool, others int) {
+	failed, alive = make(map[netip.AddrPort]string), make(map[netip.AddrPort]bool)
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	n.table.each(func(r *record) bool {
@@ -184,7 +186,7 @@ func (n *Node) census() (failed []netip.AddrPort, alive map[netip.AddrPort]bool,
 	})
 	n.table.each(func(r *record) bool {
 		if r.member.Status == Failed && !alive[r.addr] {
-			failed = append(failed, r.addr)
+			failed[r.addr] = r.member.Name
 		}
 		return true
 	})
@@ -242,7 +244,8 @@ func (n *Node) attempt(ctx context.Context, addrs []netip.AddrPort) map[netip.Ad
 	for _, addr := range addrs {
 		n.stats.rejoinAttempts.Add(1)
 		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, n.settings.profile.retryDial)
+			limit := n.settings.profile.retryDial
+			ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %v", limit))
 			defer cancel()
 			err := n.exchange(ctx, addr)
 			if err == nil {
