@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"time"
 
 	"go.nanomsg.org/mangos/v3"
 )
@@ -13,7 +12,6 @@ import (
 const (
 	messageCost = 256      // what a message in a queue weighs beside its body, bytes
 	handlerCost = 16 << 10 // what one in a goroutine of its own does
-	lingerTime  = time.Second
 )
 
 // Inbound is a message received by a Replier or Puller.
@@ -137,105 +135,6 @@ func detach(pp mangos.ProtocolPipe) {
 	l.cancel(fmt.Errorf("%w: %w", ErrConnectionLost, l.tp.endedBy()))
 }
 
-// admit waits until a received body of that size may be handled. False means that
-// it will not be, because the server is ending; it is counted.
-func (s *server) admit(l *link, size int) bool {
-	s.mu.Lock()
-	if s.draining || s.isClosing() {
-		s.mu.Unlock()
-		s.drop(l)
-		return false
-	}
-	s.handling++ // from here on a Shutdown waits for it
-	s.mu.Unlock()
-
-	if !l.credit.acquire(messageCost+size, s.closing, nil) {
-		s.drop(l)
-		s.handled()
-		return false
-	}
-	if !s.enter(l, s.extra+size) {
-		l.credit.release(messageCost + size)
-		s.drop(l)
-		s.handled()
-		return false
-	}
-	return true
-}
-
-// enter takes the cost from what all links share, at once for a link of which
-// nothing is being handled. Only the link's reader calls it.
-func (s *server) enter(l *link, cost int) bool {
-	l.mu.Lock()
-	if l.n == 0 {
-		l.n++
-		l.mu.Unlock()
-		s.total.take(cost)
-		return true
-	}
-	alone := make(chan struct{})
-	l.alone = alone
-	l.mu.Unlock()
-
-	granted := s.total.acquire(cost, s.closing, alone)
-	if !granted {
-		if s.isClosing() {
-			return false
-		}
-		s.total.take(cost)
-	}
-	l.mu.Lock()
-	l.n++
-	l.alone = nil
-	l.mu.Unlock()
-	return true
-}
-
-// charge adds to the size of a message being handled.
-func (s *server) charge(l *link, size int) {
-	l.credit.take(size)
-	s.total.take(size)
-}
-
-// finish ends what admit began, with all that was charged.
-func (s *server) finish(l *link, size int) {
-	l.mu.Lock()
-	if l.n--; l.n == 0 && l.alone != nil {
-		close(l.alone)
-		l.alone = nil
-	}
-	l.mu.Unlock()
-	l.credit.release(messageCost + size)
-	s.total.release(s.extra + size)
-	s.handled()
-}
-
-// drop counts a message that was received and will not be handled.
-func (s *server) drop(l *link) {
-	s.stats.dropped.Add(1)
-	s.log.warn("sp: message dropped, the endpoint is closing", "peer", l.remote)
-}
-
-func (s *server) handled() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.handling--
-	s.checkIdle()
-}
-
-// checkIdle tells a Shutdown that nothing is being handled any more. The caller
-// holds mu.
-func (s *server) checkIdle() {
-	if !s.draining || s.handling > 0 {
-		return
-	}
-	select {
-	case <-s.idle:
-	default:
-		close(s.idle)
-	}
-}
-
 func (s *server) isClosing() bool {
 	select {
 	case <-s.closing:
@@ -246,77 +145,6 @@ func (s *server) isClosing() bool {
 }
 
 func (s *server) url() string { return s.lst.Address() }
-
-// shutdown ends gracefully; see Replier.Shutdown.
-func (s *server) shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	s.draining = true
-	s.checkIdle()
-	s.mu.Unlock()
-	s.lst.stop()
-	select {
-	case <-s.idle:
-	case <-s.closing:
-		return s.close()
-	case <-ctx.Done():
-		s.mu.Lock()
-		left := s.handling
-		s.mu.Unlock()
-		s.abort()
-		return fmt.Errorf("sp: shutdown of %s: %d messages still being handled: %w", s.url(), left, contextError(ctx))
-	}
-	s.linger(ctx)
-	return s.close()
-}
-
-// linger ends the connections so that what was written arrives: had a peer sent
-// something that we have not read, a plain close would reset the connection and
-// take the last replies with it.
-func (s *server) linger(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, lingerTime)
-	defer cancel()
-	links := s.snapshot()
-	for _, l := range links {
-		l.tp.closeWrite()
-	}
-	for _, l := range links {
-		select {
-		case <-l.done: // the peer closed, too
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (s *server) snapshot() []*link {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	links := make([]*link, 0, len(s.links))
-	for l := range s.links {
-		links = append(links, l)
-	}
-	return links
-}
-
-// abort ends everything, and waits for all but the links.
-func (s *server) abort() {
-	s.once.Do(func() {
-		close(s.closing)
-		s.lst.stop()
-		s.cancel(ErrClosed)
-		for _, l := range s.snapshot() {
-			_ = l.pp.Close()
-		}
-		_ = s.sock.Close()
-	})
-}
-
-// close ends everything and waits for the handlers.
-func (s *server) close() error {
-	s.abort()
-	s.wg.Wait()
-	return nil
-}
 
 func (s *server) snapshotStats() Stats {
 	st := s.stats.snapshot()
