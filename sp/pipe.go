@@ -25,10 +25,11 @@ const (
 // pipe is one connection after the handshake: SP messages in both directions. One
 // goroutine may receive; any may send. The first error ends it.
 type pipe struct {
-	conn net.Conn
-	set  *settings
-	in   *bufio.Reader
-	late bool // a read deadline is set; the reader's
+	conn  net.Conn
+	set   *settings
+	heard *listening
+	in    *bufio.Reader // over heard
+	late  bool          // a read deadline is set; the reader's
 
 	wmu  sync.Mutex // held for one message
 	head []byte     // scratch
@@ -40,10 +41,28 @@ type pipe struct {
 }
 
 func newPipe(conn net.Conn, set *settings, gone func()) *pipe {
-	p := &pipe{conn: conn, set: set, in: bufio.NewReaderSize(conn, readBuffer), gone: gone}
+	heard := &listening{in: conn, since: time.Now()}
+	p := &pipe{conn: conn, set: set, heard: heard, in: bufio.NewReaderSize(heard, readBuffer), gone: gone}
 	p.holders.Store(1) // the open connection; see hold
 	return p
 }
+
+// listening reads, and knows when it last read something.
+type listening struct {
+	in    io.Reader
+	since time.Time    // when it began
+	after atomic.Int64 // when it last read, in nanoseconds after since
+}
+
+func (l *listening) Read(b []byte) (int, error) {
+	n, err := l.in.Read(b)
+	if n > 0 {
+		l.after.Store(int64(time.Since(l.since)))
+	}
+	return n, err
+}
+
+func (l *listening) last() time.Time { return l.since.Add(time.Duration(l.after.Load())) }
 
 // hold keeps the pipe's place in its listener beyond Close, until release: a place
 // covers the messages being handled too, else a peer could pile them up by

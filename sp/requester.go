@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"time"
 
 	"go.nanomsg.org/mangos/v3"
 )
@@ -197,6 +198,12 @@ func (r *Requester) InFlight() int {
 	defer r.mu.Unlock()
 	return len(r.calls)
 }
+
+// LastRead is when something was last read from the connection, be it part of a
+// reply, or else when the connection was made. A call that ended by its context
+// while nothing was read since it began suggests that the peer has vanished, which
+// the system may take minutes to notice.
+func (r *Requester) LastRead() time.Time { return r.c.tp.heard.last() }
 
 // Close ends the connection and every call. It returns nil and may be called again.
 func (r *Requester) Close() error {

@@ -307,3 +307,27 @@ func TestRequestKeepsNoSlice(t *testing.T) {
 		}
 	}
 }
+
+// LastRead moves with every byte that is read, and with nothing else.
+func TestRequesterLastRead(t *testing.T) {
+	ln := listenRaw(t)
+	accepted := make(chan *rawConn, 1)
+	go func() { accepted <- ln.accept(protoRep) }()
+	before := time.Now()
+	req := newRequester(t, ln.url(), sp.Config{})
+	peer := <-accepted
+	made := req.LastRead()
+	if made.Before(before) || made.After(time.Now()) {
+		t.Errorf("at first: %v, dialed at %v", made, before)
+	}
+	_, _ = req.Request(within(t, 20*time.Millisecond), []byte("x"))
+	if _, err := peer.recv(); err != nil {
+		t.Fatal(err)
+	}
+	if last := req.LastRead(); !last.Equal(made) {
+		t.Errorf("nothing was read, and it moved by %v", last.Sub(made))
+	}
+	began := time.Now()
+	peer.send([]byte{0, 0, 0, 0}) // half a length
+	eventually(t, "it is read", func() bool { return req.LastRead().After(began) })
+}
