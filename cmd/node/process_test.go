@@ -57,6 +57,8 @@ func newHost(t *testing.T) *host {
 			h.env = append(h.env, kv)
 		}
 	}
+	// With the race detector each process would sleep a second before it ends.
+	h.env = append(h.env, "GORACE="+strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0"))
 	// A cluster of its own too: ports are used again, by other tests as well.
 	h.env = append(h.env, playMain+"=1", "XDG_RUNTIME_DIR="+dir, "PARLEY_PROFILE=local", "PARLEY_CLUSTER="+filepath.Base(dir))
 	return h

@@ -59,9 +59,9 @@ func explain(ctx context.Context, op string, to control.Target, err error) (code
 		}
 		return control.CodeUnknownNode, "no node of that name is known here", next
 	case errors.Is(err, cluster.ErrLeft):
-		return control.CodeNodeLeft, "it left the cluster" + ago(err), "start it again; --wait waits for it"
+		return control.CodeNodeLeft, "it left the cluster" + ago(err), "start it again, or wait for it with --wait"
 	case errors.Is(err, cluster.ErrFailed):
-		return control.CodeNodeFailed, "it has failed" + ago(err), "look at its machine and its log; --wait waits for it to come back"
+		return control.CodeNodeFailed, "it has failed" + ago(err), "look at its machine and its log, or wait for it with --wait"
 	case errors.Is(err, cluster.ErrNoService):
 		return control.CodeNoService, "it is alive but takes no messages", "it may be starting (try --wait), or run without a mailbox; \"parley addr " + printable(to.Node) + "\" shows what it offers"
 	case errors.Is(err, unicast.ErrNoListener):
