@@ -7,15 +7,16 @@ import (
 	"github.com/parley-mesh/parley/codec"
 )
 
-// outcome is what became of a reliable message here. err is read after done is
-// closed.
+// outcome is what became of a reliable message here. Until the handler begins
+// with it, whoever brought it may end it; from then on only the worker does.
 type outcome struct {
-	done chan struct{}
-	err  error
+	begun bool          // with the handler, or ended before that; guarded by Broadcaster.mu
+	done  chan struct{} // closed at the end
+	err   error         // read after that
 }
 
 // accept answers a reliable broadcast that came over the overlay: nil when the
-// handler returned nil. The overlay says who sent it.
+// handler returned nil. The overlay says whom it is from.
 func (b *Broadcaster) accept(ctx context.Context, from string, payload []byte) ([]byte, error) {
 	if !b.begin() {
 		return nil, errClosing
@@ -48,6 +49,9 @@ func (b *Broadcaster) accept(ctx context.Context, from string, payload []byte) (
 	select {
 	case <-out.done:
 	case <-ctx.Done():
+		if b.end(out, env.ID, errNotBegun) {
+			b.count.expired.Add(1)
+		}
 		select {
 		case <-out.done: // what is known says more than that time is over
 		default:
@@ -89,22 +93,53 @@ func (b *Broadcaster) claim(id codec.ID) (out *outcome, first bool) {
 	return out, true
 }
 
-// refuse ends a message that the handler has not seen. Its id is forgotten: it may
-// be brought again. When nobody waits for the answer, that is a loss.
+// begins reports whether the handler is to see j now. From then on nobody ends it
+// but the worker.
+func (b *Broadcaster) begins(j *job) bool {
+	if j.out == nil {
+		return true
+	}
+	if j.ctx != nil && j.ctx.Err() != nil {
+		if b.end(j.out, j.msg.ID, errNotBegun) {
+			b.count.expired.Add(1)
+		}
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ended := j.out.begun
+	j.out.begun = true
+	return !ended
+}
+
+// end ends a message that the handler has not begun with, and reports whether it
+// was one. Its id is forgotten: it may be brought again.
+func (b *Broadcaster) end(out *outcome, id codec.ID, err error) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if out.begun {
+		return false
+	}
+	out.begun = true // or never, from here on
+	b.answered.forget(id)
+	out.err = err
+	close(out.done)
+	return true
+}
+
+// refuse ends a message that is not in the queue. When nobody waits for the
+// answer, that is a loss.
 func (b *Broadcaster) refuse(j *job, err error) {
 	if j.out != nil {
-		b.mu.Lock()
-		b.answered.forget(j.msg.ID)
-		b.mu.Unlock()
-		j.out.err = err
-		close(j.out.done)
+		b.end(j.out, j.msg.ID, err)
 	}
 	if j.ctx == nil {
 		b.dropped(j.msg, err)
 	}
 }
 
-// written takes a reliable broadcast for which the sender does not wait.
+// written takes a reliable broadcast that another node wrote with SendReliable,
+// because this one has no mailbox. Its sender does not wait, and its name is a claim.
 func (b *Broadcaster) written(env codec.Envelope) {
 	if b.handler == nil {
 		b.dropped(message(env), errNoHandler)

@@ -25,7 +25,7 @@ func status(err error) (codec.Status, bool) {
 	return 0, false
 }
 
-// The name inside must be the one that the overlay vouches for.
+// The name inside must be the one that the overlay has of the sender.
 func TestAcceptRefuses(t *testing.T) {
 	a := newNetwork(t).add("a", nil, Config{MaxMessage: 100})
 	tests := map[string][]byte{
@@ -104,7 +104,8 @@ func TestExpiredInTheQueue(t *testing.T) {
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		if _, err := a.all.accept(ctx, "x", broadcastFrom(t, "x", 7, 2, "second")); !errors.Is(err, context.DeadlineExceeded) {
+		_, err := a.all.accept(ctx, "x", broadcastFrom(t, "x", 7, 2, "second"))
+		if s, _ := status(err); s != codec.StatusBusy || err.Error() != "not begun in time" {
 			t.Errorf("error %v", err)
 		}
 		close(release)
@@ -120,6 +121,79 @@ func TestExpiredInTheQueue(t *testing.T) {
 		}
 		if got := seen.bodies(); !slices.Equal(got, []string{"first", "second"}) {
 			t.Errorf("handled %q", got)
+		}
+	})
+}
+
+// Whoever brings a message and gives up before its turn ends it for all that
+// brought it: each is told what is true.
+func TestExpiredForCopies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		release := make(chan struct{})
+		var seen recorder
+		a := n.add("a", HandlerFunc(func(ctx context.Context, m Message) error {
+			<-release
+			return seen.HandleBroadcast(ctx, m)
+		}), Config{})
+		go a.all.accept(context.Background(), "x", broadcastFrom(t, "x", 7, 1, "first"))
+		synctest.Wait()
+		second := broadcastFrom(t, "x", 7, 2, "second")
+		patient := make(chan error, 1)
+		go func() {
+			_, err := a.all.accept(context.Background(), "x", second)
+			patient <- err
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, hasty := a.all.accept(ctx, "x", second)
+		for _, err := range []error{hasty, <-patient} {
+			if s, _ := status(err); s != codec.StatusBusy {
+				t.Errorf("error %v", err)
+			}
+		}
+		again := make(chan error, 1)
+		go func() { // while the job that was given up is still in the queue
+			_, err := a.all.accept(context.Background(), "x", second)
+			again <- err
+		}()
+		synctest.Wait()
+		close(release)
+		if err := <-again; err != nil {
+			t.Error(err)
+		}
+		if got := seen.bodies(); !slices.Equal(got, []string{"first", "second"}) {
+			t.Errorf("handled %q", got)
+		}
+		if s := a.all.Stats(); s.Expired != 1 || s.Handled != 2 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// A message that the handler has begun with is not taken back when its sender
+// gives up: the answer says that time is over, not that nothing was delivered.
+func TestExpiredInTheHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		a := n.add("a", HandlerFunc(func(ctx context.Context, m Message) error {
+			time.Sleep(time.Minute)
+			return nil
+		}), Config{})
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		payload := broadcastFrom(t, "x", 7, 1, "b")
+		if _, err := a.all.accept(ctx, "x", payload); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v", err)
+		} else if s, ok := status(err); ok {
+			t.Errorf("answered %v", s)
+		}
+		if _, err := a.all.accept(context.Background(), "x", payload); err != nil {
+			t.Errorf("a copy: %v", err)
+		}
+		if s := a.all.Stats(); s.Handled != 1 || s.Expired != 0 {
+			t.Errorf("stats %+v", s)
 		}
 	})
 }

@@ -88,13 +88,17 @@ func checkForAll(env *codec.Envelope) error {
 // with SendReliable because this one offers no mailbox. It does not block.
 func (b *Broadcaster) receive(payload []byte) {
 	env, err := codec.ParseEnvelope(payload, max(b.cfg.MaxMessage, MaxGossip))
-	if err == nil && env.Kind == codec.KindBroadcast {
+	switch {
+	case err != nil:
+	case env.Kind != codec.KindBroadcast:
+		err = checkGossip(&env)
+	case b.mailbox:
+		err = errNotAcked
+	default:
 		if err = b.checkReliable(&env); err == nil {
 			b.written(env)
 			return
 		}
-	} else if err == nil {
-		err = checkGossip(&env)
 	}
 	if err != nil {
 		b.bad("gossip", env.From, err)
@@ -173,17 +177,19 @@ func (b *Broadcaster) state() []byte {
 
 // merge takes the other node's state. What is new is treated like gossip seen for
 // the first time: it is delivered, and relayed too, since after a partition whole
-// regions may not have it (the gossip queue bounds the relays). In the first
-// exchange of this node's life it is only marked as seen: it was said before this
-// node came.
+// regions may not have it (the gossip queue bounds the relays). What was said
+// before this node came (fresh: the first exchange of its life) or before this
+// Broadcaster was opened is only marked as seen; an earlier Broadcaster of the node
+// may have delivered it.
 func (b *Broadcaster) merge(state []byte, fresh bool) {
 	records, err := parseState(state)
 	if err != nil {
 		b.bad("push/pull state", "", err)
 		return
 	}
+	now := time.Now()
 	for _, r := range records {
-		if fresh {
+		if fresh || now.Add(-r.age).Before(b.opened) {
 			b.mu.Lock()
 			if _, seen := b.heard.get(r.env.ID); !seen {
 				b.heard.put(r.env.ID, struct{}{})

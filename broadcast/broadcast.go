@@ -18,6 +18,7 @@ import (
 type Gossip interface {
 	Name() string
 	Instance() uint64
+	WaitForNode(ctx context.Context, node string, services ...string) error
 	Gossip(payload []byte, relay bool) error
 	AttachGossip(receive func([]byte), state func() []byte, merge func([]byte, bool)) (detach func(), err error)
 	Recipients(service string) map[string]bool
@@ -34,11 +35,16 @@ type Sender interface {
 
 // Message is what a Handler gets.
 type Message struct {
-	ID       codec.ID
-	From     string // node that broadcast it; for best effort a claim that any member could have made
-	Topic    string
-	Body     []byte // owned by the handler
-	Reliable bool   // came by Reliable, not by BestEffort
+	ID codec.ID
+	// From is the node that broadcast it: a claim, which any member could have made
+	// by gossip, and by the overlay as long as its links are not authenticated.
+	From  string
+	Topic string
+	Body  []byte // owned by the handler
+	// Reliable says that it came by Reliable, not by BestEffort. On a node with a
+	// mailbox it then came by the overlay, which acknowledges it, in the name that
+	// the overlay has of its sender; on a node without one this is a claim too.
+	Reliable bool
 }
 
 // Handler gets every broadcast of the other nodes, one at a time, in order of
@@ -118,6 +124,8 @@ type Broadcaster struct {
 	log     *slog.Logger
 	self    string
 	inst    uint64
+	opened  time.Time
+	mailbox bool // reliable broadcasts come by acknowledged links, and only by them
 	seq     atomic.Uint64
 
 	ctx      context.Context // ends with Close, cause ErrClosed
@@ -149,8 +157,10 @@ type Broadcaster struct {
 // gossip for the others: reliable broadcasts of other nodes fail there for want
 // of a listener.
 //
-// Open it before the node joins, so that nobody sees the node without it. Open
-// fails when the configuration is out of range, or when another Broadcaster is
+// Open it before the node joins, so that nobody sees the node without it. Whether
+// the node has a mailbox is decided here, by what it advertises: then reliable
+// broadcasts are taken from the overlay's acknowledged links, and those that come
+// by gossip are refused and counted as malformed. Open fails when the configuration is out of range, or when another Broadcaster is
 // open on the same node.
 func Open(g Gossip, s Sender, h Handler, cfg Config) (*Broadcaster, error) {
 	if g == nil {
@@ -162,7 +172,8 @@ func Open(g Gossip, s Sender, h Handler, cfg Config) (*Broadcaster, error) {
 	}
 	b := &Broadcaster{
 		gossip: g, sender: s, handler: h, cfg: cfg,
-		self: g.Name(), inst: g.Instance(),
+		self: g.Name(), inst: g.Instance(), opened: time.Now(),
+		mailbox:  s != nil && h != nil && offersMailbox(g),
 		queue:    newQueue(maxQueued, max(maxQueuedBytes, cfg.MaxMessage), maxWaiting),
 		heard:    newWindow[struct{}](seenIDs),
 		answered: newWindow[*outcome](seenIDs),
@@ -173,7 +184,7 @@ func Open(g Gossip, s Sender, h Handler, cfg Config) (*Broadcaster, error) {
 	// The others remember this instance's ids. A Broadcaster that is opened on
 	// the same node after this one must not use them again, so the sequence
 	// starts at the clock.
-	b.seq.Store(uint64(time.Now().UnixNano()))
+	b.seq.Store(uint64(b.opened.UnixNano()))
 
 	if h != nil {
 		b.running.Go(b.work) // ended by queue.close, waited for in Close
@@ -190,6 +201,14 @@ func Open(g Gossip, s Sender, h Handler, cfg Config) (*Broadcaster, error) {
 		b.reserved = true
 	}
 	return b, nil
+}
+
+// offersMailbox reports whether the other nodes find a mailbox here, now. A Sender
+// may be one that only sends.
+func offersMailbox(g Gossip) bool {
+	over, cancel := context.WithCancel(context.Background())
+	cancel() // ask, do not wait
+	return g.WaitForNode(over, g.Name(), mailboxService) == nil
 }
 
 // Close stops it: nothing more is sent, received or relayed here, Reliable

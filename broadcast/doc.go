@@ -23,7 +23,10 @@
 // hints. A call beyond it gets an error and nothing is queued.
 //
 // A node that has just started is not given what was said before it came: its
-// first push/pull exchange only tells it which messages are old news.
+// first push/pull exchange only tells it which messages are old news. The same
+// goes for a Broadcaster that is opened on a node after another: push/pull brings
+// it nothing older than itself. (It does not know what the first one got, so a copy
+// by gossip that is still under way, as for a second or two, is news to it.)
 //
 // # Reliable
 //
@@ -38,7 +41,9 @@
 // most 1,024 messages and 8 MiB (or one message, when MaxMessage is larger).
 // When the queue is full, a best-effort message is dropped and counted, and a
 // reliable one waits for room until its sender's time is over; beyond 256 that
-// wait the sender is told at once that this node is busy.
+// wait the sender is told at once that this node is busy. A reliable message that
+// the handler has not begun with when its sender's time is over is not handled,
+// and the sender is told so.
 //
 // A node's own handler is not called for what the node itself broadcasts.
 package broadcast

@@ -84,8 +84,11 @@ func (r *refusal) ReplyStatus() codec.Status { return r.status }
 var (
 	errNoHandler = errors.New("no handler")
 
-	errClosing = &refusal{codec.StatusClosing, "the node's broadcaster is closing"}
-	errBusy    = &refusal{codec.StatusBusy, "the node's broadcast queue is full"}
+	errClosing  = &refusal{codec.StatusClosing, "the node's broadcaster is closing"}
+	errBusy     = &refusal{codec.StatusBusy, "the node's broadcast queue is full"}
+	errNotBegun = &refusal{codec.StatusBusy, "not begun in time"}
+
+	errNotAcked = errors.New("reliable broadcasts come here by acknowledged links only")
 )
 
 func malformed(format string, args ...any) *refusal {

@@ -15,13 +15,9 @@ func (b *Broadcaster) work() {
 		if !ok {
 			return
 		}
-		if j.ctx != nil && j.ctx.Err() != nil {
-			// Its sender has stopped waiting and was told that it failed here.
-			b.count.expired.Add(1)
-			b.refuse(j, context.Cause(j.ctx))
-			continue
+		if b.begins(j) {
+			b.handle(j)
 		}
-		b.handle(j)
 	}
 }
 

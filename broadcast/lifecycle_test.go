@@ -97,6 +97,40 @@ func TestOpenAgain(t *testing.T) {
 	})
 }
 
+// Another Broadcaster on the same node does not hand over what the first one did,
+// and still catches up on what was said since.
+func TestOpenAgainSkipsOldNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		a, b := n.add("a", nil, Config{}), n.add("b", nil, Config{})
+		b.exchange("a") // the first one of the node's life
+		say := func(body string) {
+			time.Sleep(time.Second)
+			if err := a.all.BestEffort("t", []byte(body)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			time.Sleep(time.Second)
+		}
+		say("once")
+		b.all.Close()
+		b.open(b.got, Config{})
+		n.cut = func(string, string) bool { return true }
+		say("while cut")
+		n.cut = nil
+		for range 2 {
+			b.exchange("a")
+			synctest.Wait()
+		}
+		if got := b.got.bodies(); !slices.Equal(got, []string{"once", "while cut"}) {
+			t.Errorf("got %q", got)
+		}
+		if s := b.all.Stats(); s.Skipped != 1 || s.CaughtUp != 1 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
 func TestOpenFails(t *testing.T) {
 	for _, cfg := range []Config{{MaxMessage: -1}, {MaxMessage: MaxMaxMessage + 1}, {MaxGossip: -1}, {MaxGossip: 1025}, {Fanout: -1}} {
 		f := newNetwork(t).member("a")

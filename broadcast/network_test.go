@@ -42,9 +42,10 @@ type fakeNode struct {
 	all      *Broadcaster
 	got      *recorder
 
+	mailbox bool // fixed before open
+
 	mu       sync.Mutex
 	budget   error // what Gossip answers
-	mailbox  bool
 	down     bool
 	inbox    [][]byte
 	gossiped int // Gossip calls, relays included
@@ -263,6 +264,17 @@ func (f *fakeNode) Recipients(service string) map[string]bool {
 		}
 	}
 	return r
+}
+
+// WaitForNode knows this node only, and does not wait.
+func (f *fakeNode) WaitForNode(ctx context.Context, node string, services ...string) error {
+	if node != f.name || !slices.Equal(services, []string{"unicast-rep"}) {
+		panic(fmt.Sprint("waits for ", node, services))
+	}
+	if f.mailbox {
+		return nil
+	}
+	return context.Cause(ctx)
 }
 
 func (f *fakeNode) SendReliable(ctx context.Context, node string, payload []byte) error {

@@ -58,6 +58,27 @@ func TestMalformed(t *testing.T) {
 	})
 }
 
+// A node with a mailbox takes reliable broadcasts from there, and from nowhere else:
+// nobody gets an answer to what came by gossip.
+func TestReliableByGossip(t *testing.T) {
+	for _, mailbox := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newNetwork(t).member("a")
+			f.mailbox = mailbox // without one, the Sender takes the reservation all the same
+			f.open(f.got, Config{})
+			f.post(broadcastFrom(t, "x", 7, 1, "b"))
+			synctest.Wait()
+			var malformed, handled uint64 = 0, 1
+			if mailbox {
+				malformed, handled = 1, 0
+			}
+			if s := f.all.Stats(); s.Malformed != malformed || s.Handled != handled || s.ReliableReceived != handled {
+				t.Errorf("mailbox %v: stats %+v", mailbox, s)
+			}
+		})
+	}
+}
+
 // A handler that does not keep up costs best-effort messages, counted, and
 // nothing else.
 func TestGossipOverflow(t *testing.T) {

@@ -16,7 +16,7 @@ type Stats struct {
 	GossipRelayed    uint64 // passed on
 	RelaysDropped    uint64 // not passed on: the cluster's gossip queue refused
 	CaughtUp         uint64 // of GossipReceived: came by push/pull
-	Skipped          uint64 // old news of the first push/pull exchange, not delivered
+	Skipped          uint64 // said before this node came or Open was called; not delivered
 
 	// Reliable, sending.
 	ReliableSent    uint64 // Reliable calls that sent
@@ -29,7 +29,7 @@ type Stats struct {
 	ReliableReceived   uint64 // messages of others, each counted once
 	ReliableDuplicates uint64 // copies, answered like the first
 	Busy               uint64 // refused: no room in the queue
-	Expired            uint64 // queued until the sender stopped waiting; not handled
+	Expired            uint64 // refused: not begun before the sender stopped waiting
 
 	// Both, receiving.
 	Handled       uint64 // handler calls
