@@ -76,7 +76,7 @@ func (c *client) checkSize(body []byte) error {
 		return nil
 	}
 	c.stats.tooLarge.Add(1)
-	return &LimitError{Size: uint64(len(body)), Limit: c.cfg.MaxMessage}
+	return fmt.Errorf("%w: %w", ErrNotSent, &LimitError{Size: uint64(len(body)), Limit: c.cfg.MaxMessage})
 }
 
 // ended reports whether the connection has ended.

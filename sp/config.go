@@ -57,8 +57,11 @@ type Config struct {
 	HandshakeTimeout time.Duration
 
 	// StallTimeout is how long a peer may, once it began a message, leave the next
-	// 64 KiB of it unsent, or leave the next 64 KiB that we write unread; then it is
-	// disconnected. Default 10 s. A silent connection is not a stalled one.
+	// 64 KiB of it unsent, and a Replier's peer the next 64 KiB of a reply unread,
+	// and twice as long all of a reply (and as long again for each MiB of it); then
+	// it is disconnected. Default 10 s. A silent connection is not a stalled one. A
+	// Requester or Pusher waits for a peer that does not read as long as the
+	// connection lasts: that peer may be pressing back.
 	StallTimeout time.Duration
 
 	// Logger is told what was refused, cut off and lost; default slog.Default().

@@ -12,7 +12,8 @@ import (
 var (
 	// ErrClosed: the object was closed by its owner. It also matches net.ErrClosed.
 	ErrClosed error = closedError{}
-	// ErrTooLarge: the message is over Config.MaxMessage; the error is a *LimitError.
+	// ErrTooLarge: the message to send is over Config.MaxMessage; the error is a
+	// *LimitError. A connection that a peer's message ended does not match it.
 	ErrTooLarge = errors.New("message too large")
 	// ErrNotSent: the message was never handed to the connection; the peer has not
 	// seen it and will not. The cause is wrapped beside it.
@@ -83,10 +84,15 @@ func (e *callError) Reason() string { return e.err.Error() }
 
 // Ends of a connection that are not an error of the system.
 var (
-	errHungUp  = errors.New("closed by the peer")
-	errCut     = errors.New("closed by the peer in the middle of a message")
-	errStalled = errors.New("stalled")
+	errHungUp    = errors.New("closed by the peer")
+	errCut       = errors.New("closed by the peer in the middle of a message")
+	errStalled   = errors.New("stalled")
+	errOversized = errors.New("too large a message from the peer")
 )
+
+func oversized(size uint64, limit int) error {
+	return fmt.Errorf("%w: %d bytes, the limit is %d bytes", errOversized, size, limit)
+}
 
 // contextError is the cause of ctx's end, and always matches ctx.Err() too.
 func contextError(ctx context.Context) error {

@@ -20,6 +20,7 @@ const (
 	readBuffer = 4 << 10  // per connection
 	firstStep  = 16 << 10 // what a length alone makes us allocate
 	stallStep  = 64 << 10 // what must move within StallTimeout
+	wholeStep  = 1 << 20  // of a message; each gives it another StallTimeout in all
 )
 
 // pipe is one connection after the handshake: SP messages in both directions. One
@@ -27,7 +28,7 @@ const (
 type pipe struct {
 	conn  net.Conn
 	set   *settings
-	heard *listening
+	heard *timedReader
 	in    *bufio.Reader // over heard
 	late  bool          // a read deadline is set; the reader's
 
@@ -37,24 +38,26 @@ type pipe struct {
 	cause     atomic.Pointer[error]
 	closeOnce sync.Once
 	holders   atomic.Int32
-	gone      func() // gives back the place in the listener; nil for a dialed pipe
+	gone      func() // gives back the place in the listener
+	dialed    bool   // there is none
 }
 
+// newPipe makes a pipe of conn; gone is nil for one that we dialed.
 func newPipe(conn net.Conn, set *settings, gone func()) *pipe {
-	heard := &listening{in: conn, since: time.Now()}
-	p := &pipe{conn: conn, set: set, heard: heard, in: bufio.NewReaderSize(heard, readBuffer), gone: gone}
+	heard := &timedReader{in: conn, since: time.Now()}
+	p := &pipe{conn: conn, set: set, heard: heard, in: bufio.NewReaderSize(heard, readBuffer), gone: gone, dialed: gone == nil}
 	p.holders.Store(1) // the open connection; see hold
 	return p
 }
 
-// listening reads, and knows when it last read something.
-type listening struct {
+// timedReader reads, and knows when it last read something.
+type timedReader struct {
 	in    io.Reader
 	since time.Time    // when it began
 	after atomic.Int64 // when it last read, in nanoseconds after since
 }
 
-func (l *listening) Read(b []byte) (int, error) {
+func (l *timedReader) Read(b []byte) (int, error) {
 	n, err := l.in.Read(b)
 	if n > 0 {
 		l.after.Store(int64(time.Since(l.since)))
@@ -62,7 +65,7 @@ func (l *listening) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func (l *listening) last() time.Time { return l.since.Add(time.Duration(l.after.Load())) }
+func (l *timedReader) last() time.Time { return l.since.Add(time.Duration(l.after.Load())) }
 
 // hold keeps the pipe's place in its listener beyond Close, until release: a place
 // covers the messages being handled too, else a peer could pile them up by
@@ -70,7 +73,7 @@ func (l *listening) last() time.Time { return l.since.Add(time.Duration(l.after.
 func (p *pipe) hold() { p.holders.Add(1) }
 
 func (p *pipe) release() {
-	if p.holders.Add(-1) == 0 && p.gone != nil {
+	if p.holders.Add(-1) == 0 && !p.dialed {
 		p.gone()
 	}
 }
@@ -104,7 +107,7 @@ func (p *pipe) readFrame() ([]byte, error) {
 	}
 	size := binary.BigEndian.Uint64(length[:])
 	if size > uint64(p.set.maxFrame) {
-		return nil, &LimitError{Size: size, Limit: p.set.maxFrame}
+		return nil, oversized(size, p.set.maxFrame)
 	}
 	return p.readBody(int(size))
 }
@@ -151,7 +154,7 @@ func (p *pipe) readDeadline(on bool) {
 }
 
 // Send writes a message and frees it. It returns when the system has taken the
-// last byte, and fails when the peer lets it wait for StallTimeout.
+// last byte. It fails when the peer lets it wait: a listener's peer, that is.
 func (p *pipe) Send(m *mangos.Message) error {
 	p.wmu.Lock()
 	defer p.wmu.Unlock()
@@ -159,14 +162,15 @@ func (p *pipe) Send(m *mangos.Message) error {
 	p.head = binary.BigEndian.AppendUint64(p.head[:0], uint64(size))
 	p.head = append(p.head, m.Header...)
 	first := min(len(m.Body), stallStep)
-	p.writeDeadline()
+	begun := time.Now()
+	p.writeDeadline(begun, size)
 	bufs := net.Buffers{p.head, m.Body[:first]}
 	if _, err := bufs.WriteTo(p.conn); err != nil {
 		return p.fail(err)
 	}
 	for rest := m.Body[first:]; len(rest) > 0; {
 		n := min(len(rest), stallStep)
-		p.writeDeadline()
+		p.writeDeadline(begun, size)
 		if _, err := p.conn.Write(rest[:n]); err != nil {
 			return p.fail(err)
 		}
@@ -179,8 +183,20 @@ func (p *pipe) Send(m *mangos.Message) error {
 	return nil
 }
 
-func (p *pipe) writeDeadline() {
-	_ = p.conn.SetWriteDeadline(time.Now().Add(p.set.stallTimeout))
+// writeDeadline gives a stranger time for the next step of a message of that size,
+// and no more than the message as a whole has. A peer that we dialed may let us
+// wait for as long as it likes: one that is slow on purpose (back-pressure) looks
+// the same from here, and our callers' contexts bound what it costs them.
+func (p *pipe) writeDeadline(begun time.Time, size int) {
+	if p.dialed {
+		return
+	}
+	step := time.Now().Add(p.set.stallTimeout)
+	whole := begun.Add(p.set.stallTimeout * time.Duration(2+size/wholeStep))
+	if whole.Before(step) {
+		step = whole
+	}
+	_ = p.conn.SetWriteDeadline(step)
 }
 
 // closeWrite tells the peer, after all that was written, that no more will come.
@@ -207,7 +223,7 @@ func (p *pipe) fail(err error) error {
 	case errors.Is(err, errStalled):
 		p.set.stats.stall.Add(1)
 		p.set.log.warn("sp: peer disconnected, it stalled", "peer", p.conn.RemoteAddr(), "err", err)
-	case errors.Is(err, ErrTooLarge):
+	case errors.Is(err, errOversized):
 		p.set.stats.tooLarge.Add(1)
 		p.set.log.warn("sp: peer disconnected, its message is too large", "peer", p.conn.RemoteAddr(), "err", err)
 	case errors.Is(err, ErrMalformed):

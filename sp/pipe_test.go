@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
 	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -87,8 +90,8 @@ func TestPipeRefusesLengths(t *testing.T) {
 	for _, size := range []uint64{101, math.MaxInt64, math.MaxInt64 + 1, math.MaxUint64} {
 		p, _ := memPipe(bytes.NewReader(binary.BigEndian.AppendUint64(nil, size)), 100)
 		_, err := p.Recv()
-		le, ok := errors.AsType[*LimitError](err)
-		if !ok || le.Size != size || le.Limit != 100 || p.set.stats.tooLarge.Load() != 1 {
+		want := fmt.Sprintf("%d bytes, the limit is 100 bytes", size)
+		if !errors.Is(err, errOversized) || !strings.Contains(err.Error(), want) || errors.Is(err, ErrTooLarge) || p.set.stats.tooLarge.Load() != 1 {
 			t.Errorf("%d: %v, %d counted", size, err, p.set.stats.tooLarge.Load())
 		}
 	}
@@ -118,6 +121,42 @@ func TestPipeClaimAllocatesLittle(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if got := (after.TotalAlloc - before.TotalAlloc) / claims; got > 128<<10 {
 		t.Errorf("a claim of %d bytes allocated %d", limit, got)
+	}
+}
+
+// A stranger that reads a reply as slowly as each step allows does not keep us for
+// as long as all the steps together would; one that we dialed may.
+func TestPipeWholeWriteIsBounded(t *testing.T) {
+	for _, dialed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			here, there := net.Pipe()
+			set := &settings{stallTimeout: 10 * time.Second, stats: &counters{}, log: newLogger(slog.New(slog.DiscardHandler))}
+			gone := func() {}
+			if dialed {
+				gone = nil
+			}
+			p := newPipe(here, set, gone)
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for {
+					time.Sleep(3 * time.Second)
+					if _, err := io.CopyN(io.Discard, there, stallStep/2); err != nil {
+						return
+					}
+				}
+			})
+			began := time.Now()
+			err := p.Send(outgoing(nil, make([]byte, wholeStep)))
+			switch took := time.Since(began); {
+			case dialed && err != nil:
+				t.Errorf("dialed: %v", err)
+			case !dialed && (!errors.Is(err, errStalled) || took != 30*time.Second):
+				t.Errorf("after %v: %v", took, err)
+			}
+			_ = p.Close()
+			_ = there.Close()
+			wg.Wait()
+		})
 	}
 }
 

@@ -58,8 +58,8 @@ func DialPusher(ctx context.Context, url string, cfg Config) (*Pusher, error) {
 
 // Send queues body, of which it keeps a copy; while Config.QueueBytes are queued it
 // waits within ctx. nil means queued: Drain tells when it was written, Lost when it
-// never will be. An error means not queued; it matches ErrTooLarge, or ErrNotSent
-// together with the cause: ctx's, ErrClosed, or what ended the connection.
+// never will be. An error means not queued; it matches ErrNotSent, together with
+// the cause: ErrTooLarge, ctx's, ErrClosed, or what ended the connection.
 func (p *Pusher) Send(ctx context.Context, body []byte) error {
 	if err := p.send(ctx, body); err != nil {
 		return &callError{"push to", p.c.url, err}

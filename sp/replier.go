@@ -48,7 +48,7 @@ func (s *server) serveRequests(l *link, handle func(context.Context, Inbound) []
 			s.log.warn("sp: request dropped", "peer", l.remote, "reason", "too many hops")
 			continue
 		case err == nil && len(body) > s.cfg.MaxMessage:
-			err = &LimitError{Size: uint64(len(body)), Limit: s.cfg.MaxMessage}
+			err = oversized(uint64(len(body)), s.cfg.MaxMessage)
 		}
 		if err != nil {
 			_ = l.tp.fail(err)

@@ -51,9 +51,9 @@ func DialRequester(ctx context.Context, url string, cfg Config) (*Requester, err
 // Config.InFlight requests are outstanding; further callers wait their turn within
 // ctx. body may be used again when Request returns. Errors match (errors.Is):
 //
-//   - ErrTooLarge: body is over MaxMessage; nothing was sent.
 //   - ErrNotSent: the request was never handed to the connection and the peer will
-//     not see it; with the cause: ctx's, ErrClosed, or what ended the connection.
+//     not see it; with the cause: ErrTooLarge when body is over MaxMessage, ctx's,
+//     ErrClosed, or what ended the connection.
 //   - ErrConnectionLost: the connection ended after the request was handed to it;
 //     with ErrClosed when it was Close that ended it.
 //   - ctx's cause: ctx ended after the request was handed over. The peer may still

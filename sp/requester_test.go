@@ -134,25 +134,50 @@ func TestRequestToPeerThatDoesNotRead(t *testing.T) {
 	}
 }
 
-func TestRequestWriteStallEndsConnection(t *testing.T) {
+// A peer may press back for longer than StallTimeout; nothing is lost by it.
+func TestRequestsOutliveBackPressure(t *testing.T) {
+	const stall = 20 * time.Millisecond
 	ln := listenRaw(t)
 	accepted := make(chan *rawConn, 1)
 	go func() { accepted <- ln.accept(protoRep) }()
-	req := newRequester(t, ln.url(), sp.Config{StallTimeout: 50 * time.Millisecond})
-	<-accepted
+	req := newRequester(t, ln.url(), sp.Config{StallTimeout: stall})
+	peer := <-accepted
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			_, err := req.Request(within(t, soon), make([]byte, 1<<20))
-			if errors.Is(err, sp.ErrNotSent) == errors.Is(err, sp.ErrConnectionLost) || !strings.Contains(err.Error(), "stalled") {
+			if _, err := req.Request(within(t, soon), make([]byte, 1<<20)); err != nil {
 				t.Errorf("%v", err)
 			}
 		})
 	}
-	wait(t, "the connection ends", req.Done())
+	pressed(t, stall, func() uint64 { return req.Stats().MessagesOut }, req.Done())
+	for range 20 {
+		b, err := peer.recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer.send(frame(b[:4]))
+	}
 	wg.Wait()
-	if st := req.Stats(); st.Stall != 1 || st.Pipes != 0 {
+	if st := req.Stats(); st.Stall != 0 || st.Pipes != 1 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// pressed returns when written has not grown for ten times stall.
+func pressed(t *testing.T, stall time.Duration, written func() uint64, done <-chan struct{}) {
+	t.Helper()
+	last, since := written(), time.Now()
+	eventually(t, "the peer presses back", func() bool {
+		if n := written(); n != last {
+			last, since = n, time.Now()
+		}
+		return time.Since(since) > 10*stall
+	})
+	select {
+	case <-done:
+		t.Fatal("the connection was given up")
+	default:
 	}
 }
 
@@ -223,7 +248,7 @@ func TestRequestTooLarge(t *testing.T) {
 	req := newRequester(t, rep.URL(), sp.Config{MaxMessage: 1000})
 	_, err := req.Request(within(t, soon), make([]byte, 1001))
 	le, ok := errors.AsType[*sp.LimitError](err)
-	if !ok || le.Size != 1001 || le.Limit != 1000 || !errors.Is(err, sp.ErrTooLarge) {
+	if !ok || le.Size != 1001 || le.Limit != 1000 || !errors.Is(err, sp.ErrTooLarge) || !errors.Is(err, sp.ErrNotSent) {
 		t.Errorf("%v", err)
 	}
 	if _, err := req.Request(within(t, soon), make([]byte, 1000)); err != nil {
@@ -330,4 +355,40 @@ func TestRequesterLastRead(t *testing.T) {
 	began := time.Now()
 	peer.send([]byte{0, 0, 0, 0}) // half a length
 	eventually(t, "it is read", func() bool { return req.LastRead().After(began) })
+}
+
+// A reply over the limit ends the connection. It is the peer's message that was too
+// large, and not any of those that wait for an answer.
+func TestReplyTooLargeEndsConnection(t *testing.T) {
+	ln := listenRaw(t)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		c := ln.accept(protoRep)
+		if c == nil {
+			return
+		}
+		for range 2 {
+			if _, err := c.recv(); err != nil {
+				t.Error(err)
+			}
+		}
+		c.send(binary.BigEndian.AppendUint64(nil, 1005))
+	})
+	req := newRequester(t, ln.url(), sp.Config{MaxMessage: 1000})
+	for range 2 {
+		wg.Go(func() {
+			_, err := req.Request(within(t, soon), []byte("x"))
+			if !errors.Is(err, sp.ErrConnectionLost) || errors.Is(err, sp.ErrTooLarge) || errors.Is(err, sp.ErrNotSent) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	wg.Wait()
+	_, err := req.Request(within(t, soon), []byte("x"))
+	if !errors.Is(err, sp.ErrNotSent) || errors.Is(err, sp.ErrTooLarge) || !strings.Contains(err.Error(), "1005 bytes") {
+		t.Errorf("afterwards: %v", err)
+	}
+	if st := req.Stats(); st.TooLarge != 1 {
+		t.Errorf("%+v", st)
+	}
 }

@@ -28,7 +28,11 @@ const (
 // importing this package alone changes nothing.
 var register = sync.OnceFunc(func() { transport.RegisterTransport(tcpTransport{}) })
 
-// keepAlive finds a host that vanished within about half a minute.
+// keepAlive finds a host that vanished within about half a minute, on a connection
+// where nothing waits to be acknowledged. Otherwise the system sends that again
+// for many minutes first, and TCP_USER_TIMEOUT is no help: Linux also ends those
+// connections by it whose peer is there and does not read, by way of back-pressure.
+// So owners of a Requester have LastRead, and owners of a Pusher their own ways.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
 // settings are what the connections of one socket share.
