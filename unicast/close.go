@@ -13,73 +13,105 @@ import (
 // Shutdown ends the Messenger gracefully: it withdraws the endpoints, refuses new
 // calls (ErrClosed) and new messages (ErrClosing at their senders), lets the
 // calls in flight and the handlers at work finish, writes out the pushes that
-// are queued, and then closes.
+// are queued, has those handled that arrived, and then closes.
 //
 // When ctx ends before all of that is done, what is left is cut off as by Close,
-// and the error says how much it was, beside the cause of ctx. nil says that
-// nothing was left. Shutdown of a closed Messenger returns nil.
+// and the error says how much it was, beside the cause of ctx. Pushes that were
+// lost meanwhile, with their connection or their node, are an error too, which
+// matches ErrPushesLost. nil says that nothing was left or lost. Shutdown of a
+// closed Messenger returns nil.
 func (m *Messenger) Shutdown(ctx context.Context) error {
+	var left leftover
+	pushes, bytes := m.counters.lostPushes()
+	m.pool.draining.Store(true)
 	m.calls.shut()
 	m.handlers.shut()
 	m.own.pushes.close()
 	m.withdraw()
 
-	calls := m.calls.wait(ctx)
-	handlers := m.handlers.wait(ctx)
+	left.calls = m.calls.wait(ctx)
+	left.handlers = m.handlers.wait(ctx)
 	select {
-	case <-m.own.worked:
+	case <-m.own.worked: // what it could not do is among the lost
 	case <-ctx.Done():
+		left.pushes, left.bytes = m.own.pushes.queued()
 	}
-	pushes, bytes := m.pool.drain(ctx)
-	ownPushes, ownBytes := m.own.pushes.queued()
+	m.pool.drain(ctx)
+	m.pool.close()
+	lostPushes, lostBytes := m.counters.lostPushes()
+	left.pushes += int(lostPushes - pushes)
+	left.bytes += int(lostBytes - bytes)
 	// Handlers are done, and their replies may not have been written yet.
-	err := m.shutdownListeners(ctx)
+	received, requests := m.shutdownListeners(ctx)
+	left.received = received
+	left.replies = max(0, requests-left.handlers)
 
 	m.startClose()
 	select {
 	case <-m.done:
 	case <-ctx.Done():
 	}
-	return unfinished(ctx, err, calls, handlers, pushes+ownPushes, bytes+ownBytes)
+	return left.err(ctx)
 }
 
-// unfinished is the error of a Shutdown, if it needs one.
-func unfinished(ctx context.Context, err error, calls, handlers, pushes, bytes int) error {
-	var left []string
-	if calls > 0 {
-		left = append(left, fmt.Sprintf("%d calls in flight", calls))
+// leftover is what a Shutdown could not finish.
+type leftover struct {
+	calls, handlers, received, replies int
+	pushes, bytes                      int // not written
+}
+
+func (l *leftover) err(ctx context.Context) error {
+	var parts []string
+	for _, p := range []struct {
+		n    int
+		text string
+	}{
+		{l.calls, fmt.Sprintf("%d calls in flight", l.calls)},
+		{l.handlers, fmt.Sprintf("%d handlers at work", l.handlers)},
+		{l.received, fmt.Sprintf("%d received pushes not handled", l.received)},
+		{l.replies, fmt.Sprintf("%d replies not written", l.replies)},
+		{l.pushes, fmt.Sprintf("%d pushes (%d bytes) not written", l.pushes, l.bytes)},
+	} {
+		if p.n > 0 {
+			parts = append(parts, p.text)
+		}
 	}
-	if handlers > 0 {
-		left = append(left, fmt.Sprintf("%d handlers at work", handlers))
-	}
-	if pushes > 0 {
-		left = append(left, fmt.Sprintf("%d pushes (%d bytes) not written", pushes, bytes))
-	}
-	if len(left) == 0 && err == nil {
+	cause := ErrPushesLost
+	switch {
+	case len(parts) == 0:
 		return nil
+	case ctx.Err() != nil:
+		cause = ended(ctx)
+	case l.pushes == 0:
+		cause = ErrClosed // Close was quicker
 	}
-	if ctx.Err() != nil {
-		err = ended(ctx)
-	}
-	if len(left) == 0 {
-		return fmt.Errorf("unicast: shutdown: %w", err)
-	}
-	if err == nil {
-		err = ErrClosed // Close was quicker
-	}
-	return fmt.Errorf("unicast: shutdown: %s: %w", strings.Join(left, ", "), err)
+	return fmt.Errorf("unicast: shutdown: %s: %w", strings.Join(parts, ", "), cause)
 }
 
-func (m *Messenger) shutdownListeners(ctx context.Context) error {
+// shutdownListeners ends the endpoints within ctx, and returns how many pushes
+// and requests they had received by then and not finished.
+func (m *Messenger) shutdownListeners(ctx context.Context) (pushes, requests int) {
 	if m.rep == nil || m.pull == nil {
-		return nil
+		return 0, 0
 	}
+	cut, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	finished := make(chan struct{})
 	var wg sync.WaitGroup
-	var errs [2]error
-	wg.Go(func() { errs[0] = m.rep.Shutdown(ctx) })
-	wg.Go(func() { errs[1] = m.pull.Shutdown(ctx) })
-	wg.Wait()
-	return errors.Join(errs[:]...)
+	wg.Go(func() { m.rep.Shutdown(cut) })
+	wg.Go(func() { m.pull.Shutdown(cut) })
+	go func() {
+		wg.Wait()
+		close(finished)
+	}()
+	select {
+	case <-finished:
+	case <-ctx.Done():
+		// Before cut: then they drop what is left.
+		pushes, requests = m.pull.Stats().Handling, m.rep.Stats().Handling
+	}
+	cancel()
+	<-finished
+	return pushes, requests
 }
 
 // Close ends the Messenger at once: it withdraws the endpoints, closes all

@@ -288,3 +288,79 @@ func TestAnotherMessengerOfTheSameNode(t *testing.T) {
 		m.Close()
 	}
 }
+
+// TestShutdownHandlesThePushesItReceived: their senders could not be told else.
+func TestShutdownHandlesThePushesItReceived(t *testing.T) {
+	const n = 100
+	for _, inTime := range []bool{true, false} {
+		w := newWorld()
+		h := newBlock()
+		there := w.listen(t, "node2", h, unicast.Config{})
+		m := w.listen(t, "node1", nil, unicast.Config{})
+		for range n {
+			if err := m.Push(within(t), "node2", "", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "all are received", func() bool { return there.Stats().PullListener.Handling == n })
+		ctx, cancel := context.WithCancel(within(t))
+		defer cancel()
+		down := make(chan error, 1)
+		go func() { down <- there.Shutdown(ctx) }()
+		eventually(t, "it is closing", func() bool {
+			return errors.Is(there.Push(within(t), "node1", "", nil), unicast.ErrClosed)
+		})
+		if inTime {
+			close(h.let)
+		} else {
+			cancel()
+		}
+		err := await(t, "Shutdown", down)
+		s := there.Stats().Push
+		if inTime && (err != nil || s.Handled != n) {
+			t.Errorf("%d of %d were handled; Shutdown: %v", s.Handled, n, err)
+		}
+		if want := "unicast: shutdown: 100 received pushes not handled: context canceled"; !inTime && (err == nil || err.Error() != want) {
+			t.Errorf("Shutdown: %v, want %s", err, want)
+		}
+	}
+}
+
+// TestShutdownTellsOfLostPushes: also when it was not its context that ended them.
+func TestShutdownTellsOfLostPushes(t *testing.T) {
+	for name, row := range map[string]struct {
+		before func(w *world)
+		during func(w *world, kill func())
+	}{
+		"the connection breaks": {during: func(_ *world, kill func()) { kill() }},
+		"the node fails": {during: func(w *world, _ func()) {
+			w.change("full", func(p *place) { p.err = errFailed })
+		}},
+		"the node has left": {
+			before: func(w *world) { w.change("full", func(p *place) { p.err = errLeft }) },
+			during: func(_ *world, kill func()) { kill() },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			peer := newRawPeer(t, greetPull, false)
+			w.place("full", peer.url)
+			m := w.listen(t, "node1", nil, unicast.Config{})
+			accepted := fill(t, m, "full", 1<<20)
+			if row.before != nil {
+				row.before(w)
+			}
+			down := make(chan error, 1)
+			go func() { down <- m.Shutdown(within(t)) }()
+			eventually(t, "it is closing", func() bool { return errors.Is(m.Push(within(t), "full", "", nil), unicast.ErrClosed) })
+			row.during(w, peer.kill)
+			err := await(t, "Shutdown", down)
+			l := m.Stats().PushesLost
+			lost := l.ConnectionLost + l.NodeGone + l.Closed
+			want := fmt.Sprintf("unicast: shutdown: %d pushes (%d bytes) not written: pushes lost", lost, l.Bytes)
+			if lost == 0 || lost > accepted || !errors.Is(err, unicast.ErrPushesLost) || err.Error() != want {
+				t.Errorf("Shutdown: %v; lost: %+v", err, l)
+			}
+		})
+	}
+}

@@ -87,6 +87,7 @@ var (
 	ErrWrongNode     = errors.New("another node answered")                 // at the address of the node, not it or not this start of it
 	ErrClosing       = errors.New("the node is shutting down its mailbox") // over there
 	ErrNotUnderstood = errors.New("the node could not read the message")   // a different format or a smaller limit
+	ErrPushesLost    = errors.New("pushes lost")                           // of Shutdown: with their connection or their node
 	ErrReservedTopic = errors.New("topics that begin with '$' are reserved")
 
 	// ErrClosed says that this Messenger (or Inbox) is closed, or being closed.

@@ -10,8 +10,10 @@ import (
 	"github.com/parley-mesh/parley/sp"
 )
 
-// drainTimeout is for pushes that are queued to a node that left or moved.
-const drainTimeout = 5 * time.Second
+const (
+	drainTimeout = 5 * time.Second // for pushes queued to a node that left or moved, but for a Shutdown
+	lookInterval = time.Second     // for calls in flight to it: whether it has failed now
+)
 
 type linkKey struct{ node, service string }
 
@@ -83,7 +85,7 @@ func (l *link) run(p *pool, after []<-chan struct{}) {
 			}
 		}
 	}
-	l.settle(conn)
+	l.settle(p, conn)
 	select {
 	case <-conn.Done():
 		p.counters.connectionsLost.Add(1)
@@ -120,16 +122,31 @@ func (l *link) dial(p *pool, after []<-chan struct{}) (connection, error) {
 
 // settle waits, until ctx is cancelled, for those who still use a retired link,
 // and then for the pushes that it has queued.
-func (l *link) settle(conn connection) {
-	select {
-	case <-l.unused:
-	case <-conn.Done():
-	case <-l.ctx.Done():
-		return
+func (l *link) settle(p *pool, conn connection) {
+	// Providers tells no more of a node that is gone from there.
+	look := time.NewTicker(lookInterval)
+	defer look.Stop()
+	for inUse := true; inUse; {
+		select {
+		case <-l.unused:
+			inUse = false
+		case <-conn.Done():
+			inUse = false
+		case <-look.C:
+			p.check(l)
+		case <-l.ctx.Done():
+			return
+		}
 	}
 	if l.push != nil {
-		ctx, cancel := context.WithTimeout(l.ctx, drainTimeout)
+		ctx, cancel := context.WithCancel(l.ctx)
 		defer cancel()
+		enough := time.AfterFunc(drainTimeout, func() {
+			if !p.draining.Load() {
+				cancel()
+			}
+		})
+		defer enough.Stop()
 		l.push.Drain(ctx) // what remains is counted as lost
 	}
 }

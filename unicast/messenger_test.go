@@ -211,6 +211,11 @@ func TestReservedTopics(t *testing.T) {
 		return nil, chosen{codec.StatusClosing}
 	})
 	wantFailure(t, m.SendReserved(ctx, "node2", "$sys", nil), unicast.NotDelivered, unicast.ErrClosing)
+	for _, status := range []codec.Status{codec.StatusOK, codec.StatusMalformed + 1, 255} {
+		there.Reserve("$odd", func(context.Context, string, []byte) ([]byte, error) { return nil, chosen{status} })
+		wantFailure(t, m.SendReserved(ctx, "node2", "$odd", nil), unicast.Handled)
+		there.Reserve("$odd", nil)
+	}
 }
 
 // chosen is an error that chooses its status.

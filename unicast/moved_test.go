@@ -1,6 +1,7 @@
 package unicast_test
 
 import (
+	"errors"
 	"sync/atomic"
 	"testing"
 
@@ -126,5 +127,26 @@ func TestOldLook(t *testing.T) {
 	}
 	if s := m.Stats(); s.Dials != 1 || s.Connections != 1 {
 		t.Errorf("%d dials, %d connections; want the one there was", s.Dials, s.Connections)
+	}
+}
+
+// TestNodeFailsAfterItWithdrew: the calls that it was about to answer end.
+func TestNodeFailsAfterItWithdrew(t *testing.T) {
+	w := newWorld()
+	h := newBlock()
+	w.listen(t, "node2", h, unicast.Config{})
+	m := w.listen(t, "node1", nil, unicast.Config{})
+	result := make(chan error, 1)
+	go func() { result <- m.Send(within(t), "node2", "", nil) }()
+	await(t, "request arrives", h.arrived)
+	w.change("node2", func(p *place) { clear(p.services) })
+	eventually(t, "calls are refused", func() bool {
+		_, err := m.Ping(within(t), "node2")
+		return errors.Is(err, errNoService)
+	})
+	w.change("node2", func(p *place) { p.err = errFailed })
+	wantFailure(t, await(t, "the call ends", result), unicast.Unknown)
+	if len(result) > 0 || m.Stats().InFlight > 0 {
+		t.Error("something is still in flight")
 	}
 }

@@ -308,3 +308,63 @@ func TestConnectionLostMidRequest(t *testing.T) {
 		t.Errorf("%d dials, want 2", s.Dials)
 	}
 }
+
+// TestReplyOverTheLimit ends the connection. That is no reason to say that the
+// messages on it were too large, and were not delivered.
+func TestReplyOverTheLimit(t *testing.T) {
+	w := newWorld()
+	h := newBlock()
+	w.listen(t, "node2", on(func(ctx context.Context, m unicast.Message) ([]byte, error) {
+		if m.Topic == "large" {
+			return make([]byte, 64<<10), nil
+		}
+		return h.Handle(ctx, m)
+	}), unicast.Config{})
+	m := w.listen(t, "node1", nil, unicast.Config{MaxMessage: 1 << 10})
+	bystander := make(chan error, 1)
+	go func() { bystander <- m.Send(within(t), "node2", "", nil) }()
+	await(t, "another message arrives", h.arrived)
+	_, err := m.Request(within(t), "node2", "large", nil)
+	wantFailure(t, err, unicast.Unknown, sp.ErrConnectionLost)
+	wantFailure(t, await(t, "the other one notices", bystander), unicast.Unknown, sp.ErrConnectionLost)
+}
+
+// TestHandlersOfStrangersEnd: whatever deadline a message claims.
+func TestHandlersOfStrangersEnd(t *testing.T) {
+	w := newWorld()
+	deadlines := make(chan time.Time, 1)
+	w.listen(t, "node2", on(func(ctx context.Context, m unicast.Message) ([]byte, error) {
+		deadline, _ := ctx.Deadline()
+		deadlines <- deadline
+		return nil, nil
+	}), unicast.Config{Timeout: time.Minute})
+	for i, row := range []struct{ claimed, most time.Duration }{
+		{0, time.Minute}, {time.Second, time.Second}, {49 * 24 * time.Hour, time.Hour},
+	} {
+		rawRequest(t, w.url("node2", unicast.ServiceRep), &codec.Envelope{
+			Kind: codec.KindSend, ID: codec.NewID(7, uint64(i)), From: "x", To: "node2", Timeout: row.claimed,
+		})
+		deadline := await(t, "deadline", deadlines)
+		if deadline.IsZero() || time.Until(deadline) > row.most {
+			t.Errorf("timeout %v: the handler's deadline is %v, want at most %v from now", row.claimed, deadline, row.most)
+		}
+	}
+}
+
+// TestCausesMayBeShort: a Directory's error need not repeat who was looked for.
+func TestCausesMayBeShort(t *testing.T) {
+	w := newWorld()
+	w.node("node2")
+	w.change("node2", func(p *place) { p.err = shortError{} })
+	m := w.listen(t, "node1", nil, unicast.Config{})
+	err := m.Send(within(t), "node2", "", nil)
+	wantFailure(t, err, unicast.NotDelivered, shortError{})
+	if want := "unicast: send to node2: gone fishing (NOT DELIVERED)"; err.Error() != want {
+		t.Errorf("error is %q, want %q", err, want)
+	}
+}
+
+type shortError struct{}
+
+func (shortError) Error() string  { return "directory: lookup node2: gone fishing" }
+func (shortError) Reason() string { return "gone fishing" }

@@ -1,10 +1,10 @@
 package unicast
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"math"
+	"sync"
 
 	"github.com/parley-mesh/parley/codec"
 )
@@ -41,7 +41,7 @@ func (o *own) exchange(ctx context.Context, m *Messenger, env *codec.Envelope) (
 		}
 	}
 	env.Timeout = timeLeft(ctx)
-	env.Body = bytes.Clone(env.Body)
+	env.Body = copied(env.Body)
 	replies := make(chan *codec.Reply, 1)
 	started := m.crew.start(func() {
 		reply := &codec.Reply{Status: codec.StatusHandlerPanic, Text: "it ended its goroutine"}
@@ -59,7 +59,7 @@ func (o *own) exchange(ctx context.Context, m *Messenger, env *codec.Envelope) (
 	select {
 	case reply := <-replies:
 		body, failure := outcome(env, reply)
-		return bytes.Clone(body), failure
+		return copied(body), failure
 	case <-ctx.Done():
 		return nil, &Error{Outcome: Unknown, Err: ended(ctx)}
 	case <-m.ctx.Done():
@@ -69,7 +69,7 @@ func (o *own) exchange(ctx context.Context, m *Messenger, env *codec.Envelope) (
 
 // push queues a push to this node.
 func (o *own) push(ctx context.Context, m *Messenger, env *codec.Envelope) *Error {
-	err := o.pushes.put(ctx, Message{ID: env.ID, Kind: env.Kind, From: env.From, Topic: env.Topic, Body: bytes.Clone(env.Body)})
+	err := o.pushes.put(ctx, Message{ID: env.ID, Kind: env.Kind, From: env.From, Topic: env.Topic, Body: copied(env.Body)})
 	if err == nil {
 		return nil
 	}
@@ -80,15 +80,18 @@ func (o *own) push(ctx context.Context, m *Messenger, env *codec.Envelope) *Erro
 }
 
 // work hands the pushes to the handler, one by one, until the queue is closed
-// and empty, or the Messenger is closed. The Messenger's crew runs it.
+// and empty, or the Messenger is closed. The Messenger's crew runs it. The
+// handler may end the goroutine that it runs in (runtime.Goexit); then there is
+// another for the next push.
 func (o *own) work(m *Messenger) {
 	defer close(o.worked)
-	for m.ctx.Err() == nil {
-		msg, err := o.pushes.get(m.ctx)
-		if err != nil {
-			break
-		}
-		o.handle(m, msg)
+	for finished := false; !finished; {
+		var worker sync.WaitGroup
+		worker.Go(func() {
+			o.handleAll(m)
+			finished = true
+		})
+		worker.Wait()
 	}
 	if messages, bytes := o.pushes.queued(); messages > 0 {
 		m.counters.lostClosed.Add(uint64(messages))
@@ -98,8 +101,17 @@ func (o *own) work(m *Messenger) {
 	}
 }
 
-func (o *own) handle(m *Messenger, msg Message) {
-	env := &codec.Envelope{Kind: msg.Kind, ID: msg.ID, From: msg.From, To: m.name, Topic: msg.Topic, Body: msg.Body}
-	m.arrived(env)
-	m.pushed(env, m.handle(m.ctx, env))
+func (o *own) handleAll(m *Messenger) {
+	for m.ctx.Err() == nil {
+		msg, err := o.pushes.get(m.ctx)
+		if err != nil {
+			return
+		}
+		env := &codec.Envelope{Kind: msg.Kind, ID: msg.ID, From: msg.From, To: m.name, Topic: msg.Topic, Body: msg.Body}
+		m.arrived(env)
+		m.pushed(env, m.handle(m.ctx, env))
+	}
 }
+
+// copied is a copy of a body, nil when it is empty, as from the network.
+func copied(body []byte) []byte { return append([]byte(nil), body...) }

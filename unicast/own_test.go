@@ -97,3 +97,50 @@ func TestOwnHandlerMayOutliveTheCall(t *testing.T) {
 		t.Errorf("stats: %+v", s)
 	}
 }
+
+// TestHandlerOfAPushEndsItsGoroutine: the next push is handled all the same.
+func TestHandlerOfAPushEndsItsGoroutine(t *testing.T) {
+	w := newWorld()
+	m := w.listen(t, "node1", on(func(_ context.Context, m unicast.Message) ([]byte, error) {
+		if m.Topic == "exit" {
+			runtime.Goexit()
+		}
+		return nil, nil
+	}), unicast.Config{})
+	for _, topic := range []string{"exit", "", "exit", ""} {
+		if err := m.Push(within(t), "node1", topic, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the others are handled", func() bool { return m.Stats().Push.Handled == 2 })
+	if err := m.Shutdown(within(t)); err != nil {
+		t.Error(err)
+	}
+	if s := m.Stats(); s.Push.HandlerPanics != 2 || s.Handling != 0 || s.PushesLost != (unicast.LostPushes{}) {
+		t.Errorf("stats: %+v", s)
+	}
+}
+
+// TestEmptyBodiesAreNil: to oneself as over the network.
+func TestEmptyBodiesAreNil(t *testing.T) {
+	w := newWorld()
+	got := make(chan []byte, 1)
+	h := on(func(_ context.Context, m unicast.Message) ([]byte, error) {
+		got <- m.Body
+		return []byte{}, nil
+	})
+	w.listen(t, "node2", h, unicast.Config{})
+	m := w.listen(t, "node1", h, unicast.Config{})
+	for _, node := range []string{"node2", "node1"} {
+		reply, err := m.Request(within(t), node, "", []byte{})
+		if body := await(t, "request", got); err != nil || body != nil || reply != nil {
+			t.Errorf("%s: body %#v, reply %#v, %v; want nil", node, body, reply, err)
+		}
+		if err := m.Push(within(t), node, "", []byte{}); err != nil {
+			t.Fatal(err)
+		}
+		if body := await(t, "push", got); body != nil {
+			t.Errorf("%s: body of a push %#v, want nil", node, body)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/parley-mesh/parley/codec"
 	"github.com/parley-mesh/parley/sp"
@@ -104,8 +105,12 @@ func (m *Messenger) receive(ctx context.Context, env *codec.Envelope) *codec.Rep
 	return m.admit(ctx, env)
 }
 
-// admit has a message handled, unless the Messenger is closing.
+// admit has a message handled, unless the Messenger is closing. A push is handled
+// even then, since its sender could not be told: the end of the endpoint ends them.
 func (m *Messenger) admit(ctx context.Context, env *codec.Envelope) *codec.Reply {
+	if env.Kind == codec.KindPush {
+		return m.handle(ctx, env)
+	}
 	if !m.handlers.enter() {
 		return m.became(env, codec.StatusClosing, "", nil)
 	}
@@ -128,13 +133,22 @@ func (m *Messenger) became(env *codec.Envelope, s codec.Status, text string, bod
 	return &codec.Reply{ID: env.ID, Status: s, Text: text, Body: body}
 }
 
+// maxHandling is how long a handler may take for a Send or Request, whatever the
+// sender says. A stranger could else keep handlers, and the places of connections
+// that broke, for ever: while a connection is not read its break is not seen.
+const maxHandling = time.Hour
+
 // handle runs the handler for env within its deadline.
 func (m *Messenger) handle(ctx context.Context, env *codec.Envelope) *codec.Reply {
 	m.handling.Add(1)
 	defer m.handling.Add(-1)
-	if env.Timeout > 0 {
+	if env.Kind != codec.KindPush {
+		timeout := env.Timeout
+		if timeout <= 0 { // our own senders always say one
+			timeout = m.cfg.Timeout
+		}
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, env.Timeout)
+		ctx, cancel = context.WithTimeout(ctx, min(timeout, maxHandling))
 		defer cancel()
 	}
 	if ctx.Err() != nil {
@@ -197,8 +211,11 @@ func (m *Messenger) route(ctx context.Context, env *codec.Envelope) ([]byte, err
 
 // verdict is the status for a handler's error.
 func verdict(ctx context.Context, env *codec.Envelope, err error) codec.Status {
-	if chosen, ok := errors.AsType[replyStatus](err); ok && reservedTopic(env.Topic) && chosen.ReplyStatus() != codec.StatusOK {
-		return chosen.ReplyStatus()
+	if chosen, ok := errors.AsType[replyStatus](err); ok && reservedTopic(env.Topic) {
+		if s := chosen.ReplyStatus(); s > codec.StatusOK && s <= codec.StatusMalformed {
+			return s
+		}
+		return codec.StatusHandlerError
 	}
 	// The refusal of a node that this handler asked in turn is not ours: we
 	// did see the message.
@@ -224,7 +241,7 @@ type replyStatus interface {
 func encode(r *codec.Reply) []byte {
 	b, err := r.Append(make([]byte, 0, r.Size()))
 	if err != nil {
-		return nil // cannot be: status and size are ours
+		return nil // cannot be: verdict and result keep status and size within bounds
 	}
 	return b
 }

@@ -10,7 +10,7 @@ import (
 
 // ReservedFunc handles messages to a reserved topic, as a Handler does others.
 // body is its own. An error with a method ReplyStatus() codec.Status is answered
-// with that status.
+// with that status, if it is a failure that package codec knows.
 type ReservedFunc = func(ctx context.Context, from string, body []byte) ([]byte, error)
 
 // Reserve routes topic, which must begin with '$', past the Handler to fn. A nil

@@ -180,20 +180,22 @@ func (m *Messenger) exchangeOn(ctx context.Context, l *link, env *codec.Envelope
 
 // notAnswered says what an error of Requester.Request means.
 func (m *Messenger) notAnswered(ctx context.Context, l *link, err error) (_ *Error, again bool) {
+	text := err
 	if cause := context.Cause(l.ctx); cause != nil && ctx.Err() == nil && !errors.Is(err, cause) {
-		err = fmt.Errorf("%w: %w", cause, err) // that is why the connection ended
+		text = fmt.Errorf("%w: %w", cause, err) // that is why the connection ended
 	}
 	switch {
+	case errors.Is(err, sp.ErrConnectionLost): // first: whatever ended it, the message was out
 	case errors.Is(err, sp.ErrTooLarge):
-		return notDelivered(l.ep.URL, err), false
+		return notDelivered(l.ep.URL, text), false
 	case errors.Is(err, sp.ErrNotSent):
 		if ctx.Err() == nil {
 			m.pool.retire(l, sp.ErrConnectionLost)
 			again = true
 		}
-		return notDelivered(l.ep.URL, err), again
+		return notDelivered(l.ep.URL, text), again
 	}
-	return &Error{URL: l.ep.URL, Outcome: Unknown, Err: err}, false
+	return &Error{URL: l.ep.URL, Outcome: Unknown, Err: text}, false
 }
 
 // push queues env on the connection to its node.

@@ -85,6 +85,11 @@ type kindCounters struct {
 	became                  [codec.StatusMalformed + 1]atomic.Uint64 // by codec.Status
 }
 
+// lostPushes is the sum of LostPushes.
+func (c *counters) lostPushes() (messages, bytes uint64) {
+	return c.lostConn.Load() + c.lostGone.Load() + c.lostClosed.Load(), c.lostBytes.Load()
+}
+
 func (c *kindCounters) stats() KindStats {
 	return KindStats{
 		Sent:          c.sent.Load(),
