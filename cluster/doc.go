@@ -34,6 +34,10 @@
 // cluster which was cut in two heals by itself. Observers are short-lived
 // clients; they are in no list but may look.
 //
+// Clusters that share hosts or address ranges should have names (Config.Cluster):
+// otherwise a node that looks for a lost member may find another cluster's at
+// its old address, and the two become one.
+//
 // Lookups, lists and recipients are answered from memory, never from the
 // network. What they say of others is what those others claim; gossip with a
 // Key keeps strangers from claiming anything.

@@ -260,3 +260,18 @@ func TestMetadataLimit(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkLookup(b *testing.B) {
+	n := start(b, "node1")
+	if err := n.Advertise("mail", ":1111"); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := n.Lookup("node1", "mail"); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}

@@ -106,6 +106,11 @@ func TestGoodbyeComesLate(t *testing.T) {
 			if status(n, "node2") != Left {
 				t.Errorf("after the goodbye the status is %s", status(n, "node2"))
 			}
+			// It tells others with the next exchange of states.
+			state, err := parseState(n.localState())
+			if err != nil || !slices.Contains(state.departed, identity{"node2", 7}) {
+				t.Errorf("its state says %+v, %v", state, err)
+			}
 			// An old alive message must not bring it back.
 			if err := d.NotifyAlive(peer); err == nil {
 				t.Error("an instance that said goodbye was taken for alive")

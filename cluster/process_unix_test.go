@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"bufio"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -16,7 +17,8 @@ import (
 func TestProcessStopped(t *testing.T) {
 	t.Parallel()
 	nodes := startCluster(t, "node1", "node2")
-	cmd := child(t, "node3", nodes[0])
+	log := &recorder{}
+	cmd := child(t, "node3", nodes[0], log)
 	waitStatus(t, nodes[1], "node3", Alive)
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -29,6 +31,7 @@ func TestProcessStopped(t *testing.T) {
 	}
 	waitStatus(t, nodes[0], "node3", Alive)
 	waitStatus(t, nodes[1], "node3", Alive)
+	eventually(t, "it noticed", func() bool { return log.has("this process was stopped for a while") })
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -36,12 +39,12 @@ func TestProcessStopped(t *testing.T) {
 	waitStatus(t, nodes[1], "node3", Left)
 }
 
-// child runs a node in a process of its own.
-func child(t testing.TB, name string, seed *Node) *exec.Cmd {
+// child runs a node in a process of its own, which logs to log.
+func child(t testing.TB, name string, seed *Node, log io.Writer) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childEnv+"="+name+" "+seed.settings.Cluster+" "+seed.Addr())
-	cmd.Stderr = &testWriter{t: t}
+	cmd.Stderr = log
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +53,6 @@ func child(t testing.TB, name string, seed *Node) *exec.Cmd {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		cmd.Stderr.(*testWriter).ended.Store(true)
 		_ = cmd.Process.Signal(syscall.SIGCONT)
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
