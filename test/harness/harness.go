@@ -1,5 +1,5 @@
-// Package harness starts clusters of whole nodes inside a test: each [Node] is
-// the cluster member, its mailbox and its broadcaster on loopback, put together
+// Package harness starts clusters for tests. Each [Node] is a whole node inside the
+// test: the cluster member, its mailbox and its broadcaster on loopback, put together
 // as a program would.
 //
 //	nodes := harness.Start(t, 3, harness.Options{})
@@ -7,13 +7,24 @@
 //	nodes[1].Kill()
 //	harness.WaitConverged(t, nodes[0], nodes[2])
 //
+// Each [Process] is a node that runs as a process of its own:
+//
+//	node1 := harness.Spawn(t, "node1")
+//	node2 := harness.Spawn(t, "node2", "--join", node1.Addr())
+//	harness.WaitProcesses(t, node1, node2)
+//	node1.Must("send", "node2", "hello")
+//	node2.Kill()
+//	node1.WaitStatus("node2", "failed")
+//
 // Everything is closed when the test ends, and what the nodes logged is shown
-// if it failed.
+// if it failed. Clusters have names of their own, so that tests do not meet which
+// run on one machine at the same time.
 package harness
 
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -67,6 +78,8 @@ type Node struct {
 
 // kin are the nodes of one cluster, so that one that comes back finds the others.
 type kin struct {
+	cluster string // its name
+
 	mu    sync.Mutex
 	nodes []*Node
 }
@@ -94,7 +107,7 @@ func (k *kin) seeds(n *Node) (addrs []string) {
 // pair, which takes push/pull a minute to mend; Start joins such nodes again.
 func Start(t testing.TB, n int, opts Options) []*Node {
 	t.Helper()
-	k := new(kin)
+	k := &kin{cluster: rand.Text()[:8]}
 	nodes := make([]*Node, n)
 	prefix := cmp.Or(opts.Prefix, "node")
 	for i := range nodes {
@@ -130,7 +143,7 @@ func start(t testing.TB, name string, k *kin, opts Options) *Node {
 	t.Helper()
 	n := &Node{Name: name, t: t, opts: opts, kin: k, log: NewLog(t, name)}
 	profile := cmp.Or(opts.Profile, cluster.Local)
-	cfg := cluster.Config{Name: name, Bind: "127.0.0.1:0", Profile: profile, Key: opts.Key, Logger: n.log.Logger}
+	cfg := cluster.Config{Name: name, Cluster: k.cluster, Bind: "127.0.0.1:0", Profile: profile, Key: opts.Key, Logger: n.log.Logger}
 	if opts.Cluster != nil {
 		opts.Cluster(&cfg)
 	}
