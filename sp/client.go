@@ -90,12 +90,16 @@ func (c *client) ended() bool {
 }
 
 // unsent is the error of a message that was not handed to the connection, because
-// of the connection's end or else the context's.
+// of the connection's end, or the context's, or else of a Shutdown.
 func (c *client) unsent(ctx context.Context) error {
-	if c.ended() {
-		return fmt.Errorf("%w: %w", ErrNotSent, c.tp.endedBy())
+	cause := ErrClosed
+	switch {
+	case c.ended():
+		cause = c.tp.endedBy()
+	case ctx.Err() != nil:
+		cause = contextError(ctx)
 	}
-	return fmt.Errorf("%w: %w", ErrNotSent, contextError(ctx))
+	return fmt.Errorf("%w: %w", ErrNotSent, cause)
 }
 
 func (c *client) close() {

@@ -100,6 +100,9 @@ func TestStockMangos(t *testing.T) {
 	if b, err := theirPull.Recv(); err != nil || string(b) != "y" {
 		t.Errorf("stock PULL: %q, %v", b, err)
 	}
+	if err := ourPush.Shutdown(within(t, soon)); err != nil {
+		t.Errorf("stock PULL at the end: %v", err)
+	}
 
 	// And mangos to mangos, over mangos. The message arrives before the sockets
 	// close, for a close during a handshake is a data race in mangos' tcp.

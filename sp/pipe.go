@@ -78,18 +78,27 @@ func (p *pipe) release() {
 	}
 }
 
-// Recv returns the next message. Its body is a fresh slice that belongs to the
-// caller; it is not from mangos' pools.
+// Recv is next, for mangos' core, which closes the pipe at the first error. The
+// body is not from mangos' pools.
 func (p *pipe) Recv() (*mangos.Message, error) {
+	body, err := p.next()
+	if err != nil {
+		return nil, err
+	}
+	m := mangos.NewMessage(0)
+	m.Body = body
+	return m, nil
+}
+
+// next returns the next message, a fresh slice that belongs to the caller.
+func (p *pipe) next() ([]byte, error) {
 	body, err := p.readFrame()
 	if err != nil {
 		return nil, p.fail(err)
 	}
 	p.set.stats.messagesIn.Add(1)
 	p.set.stats.bytesIn.Add(uint64(len(body)))
-	m := mangos.NewMessage(0)
-	m.Body = body
-	return m, nil
+	return body, nil
 }
 
 // readFrame waits for a message as long as it takes, and reads it as fast as

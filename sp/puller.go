@@ -1,6 +1,9 @@
 package sp
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // pullAhead is how many messages of a connection a Puller reads ahead of its
 // handler, within QueueBytes.
@@ -17,7 +20,9 @@ type Puller struct{ s *server }
 // others are.
 //
 // What was received is handled even when its connection breaks meanwhile; ctx ends
-// only when the Puller is closed. A panic of handle is not recovered.
+// only when the Puller is closed. A connection whose peer ends it in good order is
+// closed on this side after its last message was handled; see Pusher.Shutdown. A
+// panic of handle is not recovered.
 //
 // Errors: *URLError, a bad Config, or what the system says of the address.
 func ListenPuller(url string, handle func(context.Context, Inbound), cfg Config) (*Puller, error) {
@@ -28,30 +33,42 @@ func ListenPuller(url string, handle func(context.Context, Inbound), cfg Config)
 	return &Puller{s}, nil
 }
 
-// servePushes reads messages until the connection ends, and waits until the one
-// goroutine that handles them has come to the last.
+// servePushes reads messages until the connection ends, and waits until all are
+// handled. Only then it answers an orderly end with ours: the peer may be waiting
+// for it, to go on elsewhere with what must not overtake.
 func (s *server) servePushes(l *link, handle func(context.Context, Inbound)) {
 	queue := make(chan []byte, pullAhead)
 	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for body := range queue {
-			s.handlePush(l, body, handle)
-		}
-	}()
-	defer func() {
-		close(queue)
-		<-done
-	}()
-	for {
-		body, ok := receive(l.pp)
-		if !ok {
-			return
-		}
+	go s.handlePushes(l, queue, done, handle)
+	body, err := l.tp.next() // mangos' core would close at the end
+	for ; err == nil; body, err = l.tp.next() {
 		if s.admit(l, len(body)) {
 			queue <- body // handlePush is quick once the server is closing
 		}
 	}
+	if !errors.Is(err, errHungUp) {
+		_ = l.pp.Close()
+	}
+	close(queue)
+	<-done
+	_ = l.pp.Close()
+}
+
+// handlePushes is the goroutine that handles the messages of a connection. When
+// handle ends it (runtime.Goexit), another goes on.
+func (s *server) handlePushes(l *link, queue <-chan []byte, done chan<- struct{}, handle func(context.Context, Inbound)) {
+	finished := false
+	defer func() {
+		if finished {
+			close(done)
+		} else {
+			go s.handlePushes(l, queue, done, handle)
+		}
+	}()
+	for body := range queue {
+		s.handlePush(l, body, handle)
+	}
+	finished = true
 }
 
 func (s *server) handlePush(l *link, body []byte, handle func(context.Context, Inbound)) {

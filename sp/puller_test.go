@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/parley-mesh/parley/sp"
 )
@@ -141,6 +144,58 @@ func TestPullerHandsOverAfterTheEnd(t *testing.T) {
 	}
 	close(release)
 	eventually(t, "all are handled", func() bool { return handled.Load() == n && pull.Stats().Pipes == 0 })
+}
+
+// A peer that ends in good order hears our end when its last message is handled.
+func TestPullerEndsAfterTheLastMessage(t *testing.T) {
+	const n = 20
+	var handled atomic.Int64
+	pull := newPuller(t, func(context.Context, sp.Inbound) {
+		time.Sleep(time.Millisecond) // it is slow
+		handled.Add(1)
+	}, sp.Config{})
+	c := dialRaw(t, pull.URL(), protoPush)
+	for range n {
+		c.send(frame([]byte("x")))
+	}
+	_ = c.Conn.(*net.TCPConn).CloseWrite()
+	if err := c.ended(); err != nil {
+		t.Error(err)
+	}
+	if handled.Load() != n {
+		t.Errorf("ended when %d of %d were handled", handled.Load(), n)
+	}
+	eventually(t, "its place is free", func() bool { return pull.Stats().Pipes == 0 })
+
+	// One that does not is cut off at once, whatever it has queued.
+	release := make(chan struct{})
+	defer close(release)
+	stuck := newPuller(t, func(context.Context, sp.Inbound) { <-release }, sp.Config{MaxMessage: 100})
+	c = dialRaw(t, stuck.URL(), protoPush)
+	c.send(frame([]byte("x")))
+	c.send(frame(make([]byte, 101)))
+	_ = c.ended() // fails itself when it takes long
+	eventually(t, "counted", func() bool { return stuck.Stats().TooLarge == 1 })
+}
+
+// A handler may end its goroutine, as t.FailNow does; the next message has another.
+func TestPullerHandlerEndsItsGoroutine(t *testing.T) {
+	const n = 10
+	var handled atomic.Int64
+	pull := newPuller(t, func(context.Context, sp.Inbound) {
+		handled.Add(1)
+		runtime.Goexit()
+	}, sp.Config{QueueBytes: 1}) // one at a time
+	push := newPusher(t, pull.URL(), sp.Config{})
+	for range n {
+		if err := push.Send(within(t, soon), []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all are handled", func() bool { return handled.Load() == n && pull.Stats().Handling == 0 })
+	if err := push.Shutdown(within(t, soon)); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestPullerCloseDropsAndCounts(t *testing.T) {

@@ -3,6 +3,7 @@ package sp
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
@@ -237,8 +238,39 @@ func (p *Pusher) Lost() (messages, bytes uint64) {
 // closed.
 func (p *Pusher) Done() <-chan struct{} { return p.c.done }
 
-// Close ends the connection; what is queued is lost and counted, so Drain first. It
-// returns nil and may be called again.
+// Shutdown ends gracefully: it accepts no more, writes what is queued, tells the
+// peer that this was all, waits for the peer to end the connection too, and closes.
+// A Puller does that after it has handled the last message; other SP peers do it
+// when they have read it, or sooner. A peer that is closing does it as well, so nil
+// is not an acknowledgement, but nothing that is sent to the peer from now on will
+// be handled before what was sent here.
+//
+// When ctx ends first, Shutdown closes at once. The error is a *DrainError when
+// something was not written, and otherwise matches ctx's cause, or what ended the
+// connection, such as ErrClosed; what was written may be handled yet.
+func (p *Pusher) Shutdown(ctx context.Context) error {
+	defer p.c.close()
+	p.mu.Lock()
+	p.ended = true
+	p.mu.Unlock()
+	if err := p.Drain(ctx); err != nil {
+		return err
+	}
+	p.c.tp.closeWrite()
+	var err error
+	select {
+	case <-p.c.done:
+		if err = p.c.tp.endedBy(); errors.Is(err, errHungUp) {
+			return nil
+		}
+	case <-ctx.Done():
+		err = contextError(ctx)
+	}
+	return &callError{"shutdown of push to", p.c.url, err}
+}
+
+// Close ends the connection; what is queued is lost and counted, so Drain first, or
+// use Shutdown. It returns nil and may be called again.
 func (p *Pusher) Close() error {
 	p.c.close()
 	return nil

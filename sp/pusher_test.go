@@ -2,6 +2,7 @@ package sp_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"strings"
@@ -215,6 +216,85 @@ func TestPusherNoticesLossWhenIdle(t *testing.T) {
 	}
 	if err := push.Drain(within(t, soon)); err != nil {
 		t.Errorf("nothing was accepted, nothing lost: %v", err)
+	}
+}
+
+// What is pushed after a Shutdown, over another connection, overtakes nothing.
+func TestPusherShutdownKeepsOrder(t *testing.T) {
+	const rounds, each = 20, 10
+	var next atomic.Int64
+	pull := newPuller(t, func(_ context.Context, in sp.Inbound) {
+		time.Sleep(100 * time.Microsecond) // it is slow
+		if n := next.Add(1) - 1; n != int64(binary.BigEndian.Uint32(in.Body)) {
+			t.Errorf("% x at %d", in.Body, n)
+		}
+	}, sp.Config{})
+	for i := range rounds {
+		push := newPusher(t, pull.URL(), sp.Config{})
+		for j := range each {
+			if err := push.Send(within(t, soon), binary.BigEndian.AppendUint32(nil, uint32(i*each+j))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := push.Shutdown(within(t, soon)); err != nil {
+			t.Error(err)
+		}
+		if n := next.Load(); n != int64((i+1)*each) {
+			t.Errorf("round %d: %d are handled", i, n)
+		}
+		if err := push.Shutdown(within(t, soon)); err != nil {
+			t.Errorf("a second time: %v", err)
+		}
+		if err := push.Send(within(t, soon), nil); !errors.Is(err, sp.ErrNotSent) {
+			t.Errorf("Send afterwards: %v", err)
+		}
+	}
+}
+
+// A peer that never ends holds a Shutdown until its context does, and has it all.
+func TestPusherShutdownIsBounded(t *testing.T) {
+	ln := listenRaw(t)
+	accepted := make(chan *rawConn, 1)
+	go func() { accepted <- ln.accept(protoPull) }()
+	push := newPusher(t, ln.url(), sp.Config{})
+	peer := <-accepted
+	if err := push.Send(within(t, soon), []byte("last")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- push.Shutdown(ctx) }()
+	if b, err := peer.recv(); err != nil || string(b) != "last" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if _, err := peer.recv(); !errors.Is(err, io.EOF) {
+		t.Errorf("at the end: %v", err)
+	}
+	// It waits now, and takes no more.
+	err := push.Send(within(t, soon), nil)
+	if !errors.Is(err, sp.ErrNotSent) || !errors.Is(err, sp.ErrClosed) {
+		t.Errorf("Send meanwhile: %v", err)
+	}
+	why := errors.New("no more time")
+	cancel(why)
+	if err := <-ended; !errors.Is(err, why) || !strings.Contains(err.Error(), ln.url()) {
+		t.Errorf("%v", err)
+	}
+	if m, _ := push.Lost(); m != 0 {
+		t.Errorf("%d lost", m)
+	}
+	wait(t, "Done", push.Done())
+}
+
+func TestPusherShutdownCountsLoss(t *testing.T) {
+	push, _ := full(t, sp.Config{QueueBytes: 1 << 20})
+	messages, _ := push.Queued()
+	err := push.Shutdown(within(t, 20*time.Millisecond))
+	if de, ok := errors.AsType[*sp.DrainError](err); !ok || de.Messages != uint64(messages) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	if m, _ := push.Lost(); m != uint64(messages) {
+		t.Errorf("%d lost, %d were queued", m, messages)
 	}
 }
 
