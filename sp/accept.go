@@ -26,18 +26,18 @@ type listener struct {
 	served chan struct{} // when the core has gone from Accept for good
 	wg     sync.WaitGroup
 
-	mu       sync.Mutex
-	isClosed bool
-	pending  map[net.Conn]netip.Prefix // in the handshake
-	perNet   map[netip.Prefix]int      // the same, counted
-	pipes    int
+	mu         sync.Mutex
+	isClosed   bool
+	pending    map[net.Conn]netip.Prefix // in the handshake
+	handshakes places                    // the same
+	pipes      places                    // until the last message is handled
 }
 
 func newListener(hostport string, info mangos.ProtocolInfo) *listener {
 	return &listener{
 		hostport: hostport, info: info,
 		ready: make(chan *pipe), closed: make(chan struct{}), served: make(chan struct{}),
-		pending: make(map[net.Conn]netip.Prefix), perNet: make(map[netip.Prefix]int),
+		pending: make(map[net.Conn]netip.Prefix),
 	}
 }
 
@@ -107,26 +107,23 @@ func (l *listener) greet(conn net.Conn) {
 	})
 }
 
-// enter takes a place for a handshake. A sixteenth of the places is sure for each
-// network; while half of all are free, one network may have more of them: many
-// nodes behind one address are usual, and then a burst is not an attack.
+// enter takes a place for a handshake.
 func (l *listener) enter(conn net.Conn) (refused string) {
 	from := network(conn.RemoteAddr())
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case l.isClosed:
+	if l.isClosed {
 		return "closing"
-	case l.pipes >= l.set.maxPipes:
-		return "too many connections"
-	case len(l.pending) >= l.set.maxPending:
-		return "too many handshakes"
-	case l.perNet[from] >= max(1, l.set.maxPending/16) && len(l.pending) >= l.set.maxPending/2:
-		return "too many handshakes from one network"
 	}
-	l.pending[conn] = from
-	l.perNet[from]++
-	return ""
+	refused = l.pipes.refusal(from, "connections")
+	if refused == "" {
+		refused = l.handshakes.refusal(from, "handshakes")
+	}
+	if refused == "" {
+		l.handshakes.take(from)
+		l.pending[conn] = from
+	}
+	return refused
 }
 
 // leave gives the place back and, when the handshake went well, takes one for the
@@ -135,24 +132,25 @@ func (l *listener) leave(conn net.Conn, err error) (*pipe, error) {
 	l.mu.Lock()
 	from := l.pending[conn]
 	delete(l.pending, conn)
-	if l.perNet[from]--; l.perNet[from] == 0 {
-		delete(l.perNet, from)
-	}
-	full := err == nil && l.pipes >= l.set.maxPipes
-	if err == nil && !full {
-		l.pipes++
+	l.handshakes.give(from)
+	refused := ""
+	if err == nil {
+		refused = l.pipes.refusal(from, "connections")
+		if refused == "" {
+			l.pipes.take(from)
+		}
 	}
 	closing := l.isClosed
 	l.mu.Unlock()
 
 	switch {
-	case full:
+	case refused != "":
 		l.set.stats.refused.Add(1)
-		l.set.log.warn("sp: connection refused", "peer", conn.RemoteAddr(), "reason", "too many connections")
-		return nil, errors.New("too many connections")
+		l.set.log.warn("sp: connection refused", "peer", conn.RemoteAddr(), "reason", refused)
+		return nil, errors.New(refused)
 	case err == nil:
 		l.set.stats.accepted.Add(1)
-		return newPipe(conn, l.set, l.gone), nil
+		return newPipe(conn, l.set, func() { l.gone(from) }), nil
 	case closing:
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		l.set.stats.handshakeFailed.Add(1)
@@ -169,16 +167,16 @@ func (l *listener) leave(conn net.Conn, err error) (*pipe, error) {
 }
 
 // gone gives a connection's place back.
-func (l *listener) gone() {
+func (l *listener) gone(from netip.Prefix) {
 	l.mu.Lock()
-	l.pipes--
+	l.pipes.give(from)
 	l.mu.Unlock()
 }
 
 func (l *listener) counts() (pipes, pending int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.pipes, len(l.pending)
+	return l.pipes.taken, l.handshakes.taken
 }
 
 // Accept is called by one goroutine of mangos' core, which passes each connection
@@ -239,8 +237,13 @@ func (l *listener) SetOption(name string, value any) error {
 	if !ok {
 		return mangos.ErrBadValue
 	}
-	l.set = set
+	l.use(set)
 	return nil
+}
+
+func (l *listener) use(set *settings) {
+	l.set = set
+	l.handshakes, l.pipes = newPlaces(set.maxPending), newPlaces(set.maxPipes)
 }
 
 func (l *listener) GetOption(name string) (any, error) {
@@ -248,20 +251,4 @@ func (l *listener) GetOption(name string) (any, error) {
 		return l, nil
 	}
 	return nil, mangos.ErrBadOption
-}
-
-// network is what one owner of addresses usually has: an IPv4 address or an IPv6
-// /64. Other kinds of address share one network.
-func network(addr net.Addr) netip.Prefix {
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok {
-		return netip.Prefix{}
-	}
-	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
-	bits := 64
-	if ip.Is4() {
-		bits = 32
-	}
-	p, _ := ip.Prefix(bits)
-	return p
 }

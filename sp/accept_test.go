@@ -36,11 +36,11 @@ func (l *brokenListener) Addr() net.Addr { return &net.TCPAddr{} }
 func testListener(ln net.Listener, maxPipes, maxPending int) *listener {
 	l := newListener("", infoPull)
 	l.ln = ln
-	l.set = &settings{
+	l.use(&settings{
 		maxFrame: 100, maxPipes: maxPipes, maxPending: maxPending,
 		handshakeTimeout: 5 * time.Second, stallTimeout: 10 * time.Second,
 		stats: &counters{}, log: newLogger(slog.New(slog.DiscardHandler)),
-	}
+	})
 	return l
 }
 
@@ -153,8 +153,69 @@ func TestPendingPlacesAreShared(t *testing.T) {
 	for conn := range l.pending {
 		_, _ = l.leave(conn, errHungUp)
 	}
-	if _, pending := l.counts(); pending != 0 || len(l.perNet) != 0 {
-		t.Errorf("%d pending, %d networks left", pending, len(l.perNet))
+	if _, pending := l.counts(); pending != 0 || len(l.handshakes.perNet) != 0 {
+		t.Errorf("%d pending, %d networks left", pending, len(l.handshakes.perNet))
+	}
+}
+
+// Connections are shared as handshakes are, and one that ends makes room.
+func TestConnectionPlacesAreShared(t *testing.T) {
+	l := testListener(nil, 64, 128)
+	var pipes []*pipe
+	connect := func(ip string) bool {
+		here, there := net.Pipe()
+		t.Cleanup(func() { _, _ = here.Close(), there.Close() })
+		conn := &addrConn{here, &net.TCPAddr{IP: net.ParseIP(ip)}}
+		if l.enter(conn) != "" {
+			return false
+		}
+		p, err := l.leave(conn, nil)
+		if err == nil {
+			pipes = append(pipes, p)
+		}
+		return err == nil
+	}
+	count := func(ip string) (n int) {
+		for connect(ip) {
+			n++
+		}
+		return n
+	}
+	if n := count("192.0.2.1"); n != 32 {
+		t.Errorf("the first network got %d places", n)
+	}
+	for i := range byte(8) {
+		if n := count(net.IPv4(192, 0, 2, 10+i).String()); n != 4 {
+			t.Errorf("network %d got %d places", i, n)
+		}
+	}
+	if connect("192.0.2.99") {
+		t.Error("more than 64 connections")
+	}
+	_ = pipes[0].Close() // one of the first network's
+	if connect("192.0.2.1") {
+		t.Error("the network with the most got the place that was free")
+	}
+	if !connect("192.0.2.99") {
+		t.Error("a new network did not get it")
+	}
+	for _, p := range pipes {
+		_ = p.Close()
+	}
+	if n, _ := l.counts(); n != 0 || len(l.pipes.perNet) != 0 {
+		t.Errorf("%d connections, %d networks left", n, len(l.pipes.perNet))
+	}
+	// Two that shake hands at once, and one place.
+	l = testListener(nil, 1, 128)
+	one, two := &addrConn{addr: &net.TCPAddr{}}, &addrConn{addr: &net.TCPAddr{}}
+	if l.enter(one) != "" || l.enter(two) != "" {
+		t.Error("no place for a handshake")
+	}
+	if _, err := l.leave(one, nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.leave(two, nil); err == nil {
+		t.Error("two connections in one place")
 	}
 }
 

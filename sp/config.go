@@ -42,13 +42,14 @@ type Config struct {
 	InFlight int
 
 	// MaxPipes is how many connections a listener keeps; default 1024. A connection
-	// counts until its last message is handled, even after it broke. Further ones
-	// are closed at once.
+	// counts until its last message is handled, even after it broke. While half of
+	// the places are free, everyone gets one; the other half is for those IPv4
+	// addresses and IPv6 /64 networks that have less than a sixteenth of all (64).
+	// Further connections are closed at once.
 	MaxPipes int
 
 	// MaxPending is how many connections of a listener may be in the handshake at
-	// once; default 128. One IPv4 address or IPv6 /64 network is sure of a sixteenth
-	// of the places (8), and may have more while half of all are free. Further
+	// once; default 128. Networks share these places in the same way. Further
 	// connections are closed at once.
 	MaxPending int
 

@@ -132,10 +132,9 @@ func TestPusherToForeignPull(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := push.Drain(within(t, soon)); err != nil {
+		if err := push.Shutdown(within(t, soon)); err != nil {
 			t.Error(err)
 		}
-		_ = push.Close()
 		eventually(t, "it prints the messages", func() bool { return strings.Count(output(), "hello") == 3 })
 	})
 }
