@@ -3,6 +3,7 @@ package test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -163,8 +164,10 @@ func TestBestEffortBroadcast(t *testing.T) {
 // while they were apart reaches the other by push/pull, once, and from the node
 // that learns it there all of its side.
 func TestBestEffortAfterAPartition(t *testing.T) {
-	east := harness.Start(t, 3, harness.Options{Prefix: "east"})
-	west := harness.Start(t, 3, harness.Options{Prefix: "west"})
+	name := rand.Text()[:8] // one cluster, whose halves do not know each other yet
+	same := func(c *cluster.Config) { c.Cluster = name }
+	east := harness.Start(t, 3, harness.Options{Prefix: "east", Cluster: same})
+	west := harness.Start(t, 3, harness.Options{Prefix: "west", Cluster: same})
 	for _, side := range [][]*harness.Node{east, west} {
 		if err := side[0].Cast.BestEffort("news", []byte(side[0].Name)); err != nil {
 			t.Fatal(err)

@@ -105,6 +105,9 @@ func (k *kin) seeds(n *Node) (addrs []string) {
 // Start starts n nodes named node1 to nodeN on free loopback ports, joins them
 // and waits until they have converged. When many join at once, gossip may miss a
 // pair, which takes push/pull a minute to mend; Start joins such nodes again.
+//
+// The name of the cluster is another for each call. For clusters that are to meet
+// later, set it in Options.Cluster.
 func Start(t testing.TB, n int, opts Options) []*Node {
 	t.Helper()
 	k := &kin{cluster: rand.Text()[:8]}
