@@ -42,8 +42,8 @@
 // When the queue is full, a best-effort message is dropped and counted, and a
 // reliable one waits for room until its sender's time is over; beyond 256 that
 // wait the sender is told at once that this node is busy. A reliable message that
-// the handler has not begun with when its sender's time is over is not handled,
-// and the sender is told so.
+// the handler has not begun with when its sender's time is over is not handled;
+// the answer is "not begun in time", for a sender that still gets it.
 //
 // A node's own handler is not called for what the node itself broadcasts.
 package broadcast
