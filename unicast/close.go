@@ -16,7 +16,8 @@ import (
 // are queued, has those handled that arrived, and then closes.
 //
 // When ctx ends before all of that is done, what is left is cut off as by Close,
-// and the error says how much it was, beside the cause of ctx. Pushes that were
+// and the error says how much it was, beside the cause of ctx; bytes are those of
+// pushes with their envelopes. Pushes that were
 // lost meanwhile, with their connection or their node, are an error too, which
 // matches ErrPushesLost. nil says that nothing was left or lost. Shutdown of a
 // closed Messenger returns nil.

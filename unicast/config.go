@@ -20,7 +20,7 @@ type Config struct {
 	InFlight       int           // requests outstanding per node, and being handled per connection; default 256
 	MaxConnections int           // connections made to others, in all; default 1024
 	IdleTimeout    time.Duration // an unused connection is closed after it; default 1 min
-	QueueBytes     int           // pushes accepted and not yet written, per node; default 8 MiB
+	QueueBytes     int           // per connection, with envelopes; default 8 MiB. Made by us: pushes accepted and not yet written. Made to us: messages received and not yet handled, and replies not yet written; beyond it, it is not read
 
 	Logger *slog.Logger // nil: slog.Default()
 }
@@ -81,7 +81,7 @@ func (c *Config) sp() sp.Config {
 	return sp.Config{
 		MaxMessage: max(c.maxReserved()+codec.EnvelopeOverhead, codec.ReplyOverhead),
 		QueueBytes: c.QueueBytes,
-		InFlight:   c.InFlight,
+		InFlight:   c.InFlight + 1, // a ping goes past those of users
 		Logger:     c.Logger,
 	}
 }

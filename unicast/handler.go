@@ -18,11 +18,16 @@ type Message struct {
 // Handler takes the messages that arrive.
 //
 // It is called concurrently: for messages of KindSend and KindRequest up to
-// Config.InFlight at once per sending node, for those of KindPush one after the
-// other per sending node, in their order.
+// Config.InFlight at once per connection, of which a node keeps one, and for those
+// of KindPush one after the other per connection, in their order. A connection
+// that broke is no longer that one: what was received on it is still handled, beside
+// what comes on the next.
 //
-// ctx ends when the sender's deadline has passed, when the connection to the
-// sender is lost, and when the Messenger is closed. A push has no deadline.
+// For KindSend and KindRequest ctx ends when the sender's deadline has passed, after
+// an hour at the latest, and when the connection to the sender is seen to be lost.
+// A sender that says no deadline, as none of ours, gets Config.Timeout. A push has
+// no deadline, and is handled even when its connection is lost. For all, ctx ends
+// when the Messenger is closed.
 //
 // For KindRequest, reply is the answer; it must not be changed afterwards. For
 // the others it is ignored. An error is reported to the sender with its text

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	drainTimeout = 5 * time.Second // for pushes queued to a node that left or moved, but for a Shutdown
+	drainTimeout = 5 * time.Second // for the pushes of a retired link; a Shutdown bounds them itself
 	lookInterval = time.Second     // for calls in flight to it: whether it has failed now
 )
 
@@ -72,11 +72,12 @@ func (l *link) run(p *pool, after []<-chan struct{}) {
 
 	idle := time.NewTimer(p.idleTimeout)
 	defer idle.Stop()
+	broke := false
 	for inUse := true; inUse; {
 		select {
 		case <-conn.Done():
 			p.retire(l, sp.ErrConnectionLost)
-			inUse = false
+			broke, inUse = true, false
 		case <-l.retired:
 			inUse = false
 		case <-idle.C:
@@ -85,14 +86,12 @@ func (l *link) run(p *pool, after []<-chan struct{}) {
 			}
 		}
 	}
-	l.settle(p, conn)
-	select {
-	case <-conn.Done():
+	if broke || l.settle(p, conn) {
+		broke = true
 		p.counters.connectionsLost.Add(1)
-	default:
 	}
 	conn.Close()
-	l.countLost(p)
+	l.countLost(p, broke)
 }
 
 func (l *link) dial(p *pool, after []<-chan struct{}) (connection, error) {
@@ -121,8 +120,9 @@ func (l *link) dial(p *pool, after []<-chan struct{}) (connection, error) {
 }
 
 // settle waits, until ctx is cancelled, for those who still use a retired link,
-// and then for the pushes that it has queued.
-func (l *link) settle(p *pool, conn connection) {
+// and then until the pushes that it has queued are handled over there, lest they
+// be overtaken on the next link. It reports whether the connection broke meanwhile.
+func (l *link) settle(p *pool, conn connection) (broke bool) {
 	// Providers tells no more of a node that is gone from there.
 	look := time.NewTicker(lookInterval)
 	defer look.Stop()
@@ -131,28 +131,29 @@ func (l *link) settle(p *pool, conn connection) {
 		case <-l.unused:
 			inUse = false
 		case <-conn.Done():
-			inUse = false
+			return true
 		case <-look.C:
 			p.check(l)
 		case <-l.ctx.Done():
-			return
+			return false
 		}
 	}
-	if l.push != nil {
-		ctx, cancel := context.WithCancel(l.ctx)
-		defer cancel()
-		enough := time.AfterFunc(drainTimeout, func() {
-			if !p.draining.Load() {
-				cancel()
-			}
-		})
-		defer enough.Stop()
-		l.push.Drain(ctx) // what remains is counted as lost
+	if l.push == nil {
+		return false
 	}
+	ctx, cancel := context.WithCancel(l.ctx)
+	defer cancel()
+	enough := time.AfterFunc(drainTimeout, func() {
+		if !p.draining.Load() {
+			cancel()
+		}
+	})
+	defer enough.Stop()
+	return l.push.Shutdown(ctx) != nil && ctx.Err() == nil
 }
 
 // countLost accounts for the pushes that the closed connection never carried.
-func (l *link) countLost(p *pool) {
+func (l *link) countLost(p *pool, broke bool) {
 	if l.push == nil {
 		return
 	}
@@ -162,10 +163,11 @@ func (l *link) countLost(p *pool) {
 	}
 	cause := context.Cause(l.ctx)
 	switch {
+	case broke:
+		cause = sp.ErrConnectionLost
+		p.counters.lostConn.Add(messages)
 	case errors.Is(cause, ErrClosed):
 		p.counters.lostClosed.Add(messages)
-	case errors.Is(cause, sp.ErrConnectionLost):
-		p.counters.lostConn.Add(messages)
 	default:
 		p.counters.lostGone.Add(messages)
 	}

@@ -1,7 +1,7 @@
 package unicast_test
 
 import (
-	"errors"
+	"strconv"
 	"sync/atomic"
 	"testing"
 
@@ -135,18 +135,58 @@ func TestNodeFailsAfterItWithdrew(t *testing.T) {
 	w := newWorld()
 	h := newBlock()
 	w.listen(t, "node2", h, unicast.Config{})
-	m := w.listen(t, "node1", nil, unicast.Config{})
-	result := make(chan error, 1)
-	go func() { result <- m.Send(within(t), "node2", "", nil) }()
+	m := w.listen(t, "node1", nil, unicast.Config{InFlight: 1})
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- m.Send(within(t), "node2", "", nil) }()
 	await(t, "request arrives", h.arrived)
+	go func() { second <- m.Send(within(t), "node2", "", nil) }()
+	eventually(t, "the second waits for its turn", func() bool { return m.Stats().InFlight == 2 })
 	w.change("node2", func(p *place) { clear(p.services) })
-	eventually(t, "calls are refused", func() bool {
-		_, err := m.Ping(within(t), "node2")
-		return errors.Is(err, errNoService)
-	})
+	err := await(t, "the second notices that node2 withdrew", second)
+	wantFailure(t, err, unicast.NotDelivered, errNoService)
+	if len(first) > 0 {
+		t.Errorf("the first ended, too: %v", <-first)
+	}
 	w.change("node2", func(p *place) { p.err = errFailed })
-	wantFailure(t, await(t, "the call ends", result), unicast.Unknown)
-	if len(result) > 0 || m.Stats().InFlight > 0 {
-		t.Error("something is still in flight")
+	wantFailure(t, await(t, "the first ends", first), unicast.Unknown)
+}
+
+// TestPushesKeepTheirOrderOnTheNextConnection: when a connection was given up
+// for another node's, while its pushes were still being handled.
+func TestPushesKeepTheirOrderOnTheNextConnection(t *testing.T) {
+	const n = 10
+	w := newWorld()
+	h := newBlock()
+	w.listen(t, "node2", h, unicast.Config{})
+	w.listen(t, "node3", echo, unicast.Config{})
+	m := w.listen(t, "node1", nil, unicast.Config{MaxConnections: 1})
+	push := func(topic string) {
+		if err := m.Push(within(t), "node2", topic, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	for i := range n {
+		push(strconv.Itoa(i))
+	}
+	eventually(t, "they are written", func() bool { return m.Stats().PushesQueued == 0 })
+	other := make(chan error, 1)
+	go func() { other <- m.Send(within(t), "node3", "", nil) }()
+	eventually(t, "the connection is given up", func() bool { return m.Stats().Evictions == 1 })
+	go func() {
+		for range n {
+			h.let <- struct{}{}
+		}
+	}()
+	if err := await(t, "the other node answers", other); err != nil {
+		t.Error(err)
+	}
+	push(strconv.Itoa(n))
+	for i := range n + 1 {
+		if m := await(t, "push", h.arrived); m.Topic != strconv.Itoa(i) {
+			t.Fatalf("push %d came as %s", i, m.Topic)
+		}
+	}
+	if s := m.Stats(); s.Lost != 0 || s.PushesLost != (unicast.LostPushes{}) {
+		t.Errorf("stats: %+v", s)
 	}
 }

@@ -29,16 +29,12 @@ func (o *own) init(cfg *Config) {
 
 // exchange is a Send, Request or Ping to this node.
 func (o *own) exchange(ctx context.Context, m *Messenger, env *codec.Envelope) ([]byte, *Error) {
-	select {
-	case o.slots <- struct{}{}:
-	default:
-		select {
-		case o.slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil, notDelivered("", busy("requests in flight", cap(o.slots), ctx))
-		case <-m.ctx.Done():
-			return nil, notDelivered("", ErrClosed)
+	leave := func() {}
+	if env.Kind != codec.KindPing {
+		if failure := o.takeSlot(ctx, m); failure != nil {
+			return nil, failure
 		}
+		leave = func() { <-o.slots }
 	}
 	env.Timeout = timeLeft(ctx)
 	env.Body = copied(env.Body)
@@ -46,14 +42,14 @@ func (o *own) exchange(ctx context.Context, m *Messenger, env *codec.Envelope) (
 	started := m.crew.start(func() {
 		reply := &codec.Reply{Status: codec.StatusHandlerPanic, Text: "it ended its goroutine"}
 		defer func() {
-			<-o.slots
+			leave()
 			replies <- reply
 		}()
 		m.arrived(env)
 		reply = m.admit(m.ctx, env)
 	})
 	if !started {
-		<-o.slots
+		leave()
 		return nil, notDelivered("", ErrClosed)
 	}
 	select {
@@ -64,6 +60,23 @@ func (o *own) exchange(ctx context.Context, m *Messenger, env *codec.Envelope) (
 		return nil, &Error{Outcome: Unknown, Err: ended(ctx)}
 	case <-m.ctx.Done():
 		return nil, &Error{Outcome: Unknown, Err: ErrClosed}
+	}
+}
+
+// takeSlot waits for the right to have one more Send or Request handled.
+func (o *own) takeSlot(ctx context.Context, m *Messenger) *Error {
+	select {
+	case o.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case o.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return notDelivered("", busy("requests in flight", cap(o.slots), ctx))
+	case <-m.ctx.Done():
+		return notDelivered("", ErrClosed)
 	}
 }
 

@@ -192,3 +192,89 @@ func (p *proxy) kill() {
 	p.killed.Add(int32(len(p.conns) / 2))
 	p.conns = nil
 }
+
+// TestSilentConnectionIsNotUsedAgain: after a call that nothing at all was heard
+// of, the next one does not trust the same connection.
+func TestSilentConnectionIsNotUsedAgain(t *testing.T) {
+	w := newWorld()
+	peer := newRawPeer(t, greetRep, true)
+	w.place("silent", peer.url)
+	m := w.listen(t, "node1", nil, unicast.Config{})
+	for i := range int64(3) {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		err := m.Send(ctx, "silent", "", nil)
+		cancel()
+		wantFailure(t, err, unicast.Unknown, context.DeadlineExceeded)
+		if n := peer.accepted.Load(); n != i+1 {
+			t.Fatalf("call %d: %d connections were made", i, n)
+		}
+	}
+	eventually(t, "the silent ones are closed", func() bool { return m.Stats().Connections == 0 })
+}
+
+// TestSlowCallsDoNotCostTheOthers: a deadline alone does not speak against a
+// connection, and what is in flight on one that is not used again is answered.
+func TestSlowCallsDoNotCostTheOthers(t *testing.T) {
+	w := newWorld()
+	h := newBlock()
+	w.listen(t, "node2", on(func(ctx context.Context, m unicast.Message) ([]byte, error) {
+		if m.Topic == "quick" {
+			return nil, nil
+		}
+		return h.Handle(ctx, m)
+	}), unicast.Config{})
+	m := w.listen(t, "node1", nil, unicast.Config{})
+	patient := make(chan error, 1)
+	go func() { patient <- m.Send(within(t), "node2", "", nil) }()
+	await(t, "the patient one arrives", h.arrived)
+
+	slow := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		slow <- m.Send(ctx, "node2", "", nil)
+	}()
+	await(t, "a slow one arrives", h.arrived)
+	if err := m.Send(within(t), "node2", "quick", nil); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the slow one ends", slow)
+	if err := m.Send(within(t), "node2", "quick", nil); err != nil || m.Stats().Dials != 1 {
+		t.Errorf("%v, %d dials; the connection was answering", err, m.Stats().Dials)
+	}
+
+	// Nothing is heard from now on until the patient one is answered.
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := m.Send(ctx, "node2", "", nil); err == nil {
+		t.Error("who let it go?")
+	}
+	close(h.let)
+	if err := await(t, "reply", patient); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPingGoesPastUsersRequests: it tells whether the node is there.
+func TestPingGoesPastUsersRequests(t *testing.T) {
+	w := newWorld()
+	h := newBlock()
+	w.listen(t, "node2", h, unicast.Config{InFlight: 2})
+	m := w.listen(t, "node1", h, unicast.Config{InFlight: 2})
+	for _, node := range []string{"node2", "node1"} {
+		results := make(chan error, 2)
+		for range cap(results) {
+			go func() { results <- m.Send(within(t), node, "", nil) }()
+			await(t, "request arrives", h.arrived)
+		}
+		if _, err := m.Ping(within(t), node); err != nil {
+			t.Errorf("%s: %v", node, err)
+		}
+		for range cap(results) {
+			h.let <- struct{}{}
+			if err := await(t, "reply", results); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}

@@ -13,9 +13,11 @@ import (
 
 // Push queues a message for node and does not wait for it to arrive: nil means
 // queued on the connection to that node. It waits, within ctx, while
-// Config.QueueBytes are queued there. Pushes of one goroutine to one node arrive
-// in their order as long as the connection lasts; what is lost with it, or
-// refused over there, is counted in Stats and logged, here and there.
+// Config.QueueBytes are queued there. Pushes of one goroutine to one node are
+// handled in their order as long as the connection does not break; one that was
+// closed because it was idle, or gave up its place, is replaced when its pushes are
+// handled, or after 5 s. What is lost with a connection, or refused over there, is
+// counted in Stats and logged, here and there.
 //
 // Errors: as for Send, and all of them mean NotDelivered.
 func (m *Messenger) Push(ctx context.Context, node, topic string, body []byte) error {
@@ -25,7 +27,7 @@ func (m *Messenger) Push(ctx context.Context, node, topic string, body []byte) e
 
 // Send delivers a message to node. nil means that the handler there returned
 // nil, before this nil. The deadline of ctx travels with the message and bounds
-// the handler there. A topic has at most 255 bytes of UTF-8 and does not begin
+// the handler there, which has an hour at most. A topic has at most 255 bytes of UTF-8 and does not begin
 // with '$'; a body has at most Config.MaxMessage bytes and may be nil; it is not
 // used after the return.
 //
@@ -50,7 +52,7 @@ func (m *Messenger) Request(ctx context.Context, node, topic string, body []byte
 
 // Ping asks the Messenger of node, not its Handler, and returns how long the
 // answer took, without the time to connect where there is a connection already.
-// Errors: as for Send.
+// It does not wait for requests in flight. Errors: as for Send.
 func (m *Messenger) Ping(ctx context.Context, node string) (time.Duration, error) {
 	start := time.Now()
 	if _, err := m.call(ctx, codec.KindPing, node, "", nil); err != nil {
@@ -137,14 +139,16 @@ func (m *Messenger) exchange(ctx context.Context, env *codec.Envelope) ([]byte, 
 // exchangeOn is one exchange over l. again says that nothing was sent, because
 // l has ended.
 func (m *Messenger) exchangeOn(ctx context.Context, l *link, env *codec.Envelope) (_ []byte, _ *Error, again bool) {
-	again, err := l.takeSlot(ctx)
-	if again {
-		err = sp.ErrConnectionLost
+	if env.Kind != codec.KindPing { // which tells of the node, and not of how busy its handler is
+		again, err := l.takeSlot(ctx)
+		if again {
+			err = sp.ErrConnectionLost
+		}
+		if err != nil {
+			return nil, notDelivered(l.ep.URL, err), again
+		}
+		defer func() { <-l.slots }()
 	}
-	if err != nil {
-		return nil, notDelivered(l.ep.URL, err), again
-	}
-	defer func() { <-l.slots }()
 
 	env.ToInstance = l.ep.Instance
 	env.Timeout = timeLeft(ctx)
@@ -152,9 +156,10 @@ func (m *Messenger) exchangeOn(ctx context.Context, l *link, env *codec.Envelope
 	if err != nil {
 		return nil, notDelivered(l.ep.URL, err), false
 	}
+	begun := time.Now()
 	raw, err := l.req.Request(ctx, frame)
 	if err != nil {
-		failure, again := m.notAnswered(ctx, l, plain(err))
+		failure, again := m.notAnswered(ctx, l, begun, plain(err))
 		return nil, failure, again
 	}
 	reply, err := codec.ParseReply(raw, m.cfg.MaxMessage)
@@ -179,7 +184,7 @@ func (m *Messenger) exchangeOn(ctx context.Context, l *link, env *codec.Envelope
 }
 
 // notAnswered says what an error of Requester.Request means.
-func (m *Messenger) notAnswered(ctx context.Context, l *link, err error) (_ *Error, again bool) {
+func (m *Messenger) notAnswered(ctx context.Context, l *link, begun time.Time, err error) (_ *Error, again bool) {
 	text := err
 	if cause := context.Cause(l.ctx); cause != nil && ctx.Err() == nil && !errors.Is(err, cause) {
 		text = fmt.Errorf("%w: %w", cause, err) // that is why the connection ended
@@ -194,6 +199,10 @@ func (m *Messenger) notAnswered(ctx context.Context, l *link, err error) (_ *Err
 			again = true
 		}
 		return notDelivered(l.ep.URL, text), again
+	case errors.Is(ctx.Err(), context.DeadlineExceeded) && l.req.LastRead().Before(begun):
+		// Slow, or gone without a word, which TCP takes minutes to notice. The next
+		// call finds out on a new connection; those in flight may yet be answered.
+		m.pool.retire(l, nil)
 	}
 	return &Error{URL: l.ep.URL, Outcome: Unknown, Err: text}, false
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // Stats are the counters of a Messenger since Listen, and its state now. Sizes
-// are in bytes of bodies.
+// are in bytes of bodies, where nothing else is said.
 type Stats struct {
 	Push, Send, Request, Ping KindStats // SendReserved counts as Send
 
@@ -19,7 +19,7 @@ type Stats struct {
 	Handling int // handlers at work
 
 	PushesQueued      int // pushes accepted and not yet written, or waiting for this node's own handler
-	PushesQueuedBytes int
+	PushesQueuedBytes int // with their envelopes
 	PushesLost        LostPushes
 
 	Connections  int    // open, made by us
