@@ -21,6 +21,11 @@
 // brackets or a host name; a listener also takes * or nothing for all interfaces,
 // and port 0 for any free one.
 //
+// # Bodies
+//
+// Bodies are not copied. Those given to Request and Send must not be changed
+// afterwards, those that a handler or Request returned are the receiver's own.
+//
 // # Limits
 //
 // Everything a peer can make this process hold is bounded by [Config]; each limit

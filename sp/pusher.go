@@ -1,7 +1,6 @@
 package sp
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -57,9 +56,10 @@ func DialPusher(ctx context.Context, url string, cfg Config) (*Pusher, error) {
 	return p, nil
 }
 
-// Send queues body, of which it keeps a copy; while Config.QueueBytes are queued it
-// waits within ctx. nil means queued: Drain tells when it was written, Lost when it
-// never will be. An error means not queued; it matches ErrNotSent, together with
+// Send queues body, which must not be changed from the call on unless the call
+// fails: it is not copied. While Config.QueueBytes are queued, Send waits within ctx.
+// nil means queued: Drain tells when it was written, Lost when it never will be. An
+// error means not queued; it matches ErrNotSent, together with
 // the cause: ErrTooLarge, ctx's, ErrClosed, or what ended the connection.
 func (p *Pusher) Send(ctx context.Context, body []byte) error {
 	if err := p.send(ctx, body); err != nil {
@@ -79,7 +79,7 @@ func (p *Pusher) send(ctx context.Context, body []byte) error {
 	if !p.credit.acquire(cost, ctx.Done(), p.c.done) {
 		return p.c.unsent(ctx)
 	}
-	if !p.enqueue(pushed{outgoing(nil, bytes.Clone(body)), len(body)}) {
+	if !p.enqueue(pushed{outgoing(nil, body), len(body)}) {
 		p.credit.release(cost)
 		return p.c.unsent(ctx)
 	}

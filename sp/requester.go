@@ -1,7 +1,6 @@
 package sp
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -21,7 +20,6 @@ import (
 type Requester struct {
 	c      *client
 	slots  chan struct{}        // Config.InFlight of them
-	turn   chan struct{}        // one: held from copying a request until it is written
 	writes chan *mangos.Message // unbuffered: what was taken from it is being written
 
 	mu     sync.Mutex
@@ -39,7 +37,7 @@ func DialRequester(ctx context.Context, url string, cfg Config) (*Requester, err
 	}
 	r := &Requester{
 		c: c, slots: make(chan struct{}, c.cfg.InFlight),
-		turn: make(chan struct{}, 1), writes: make(chan *mangos.Message),
+		writes: make(chan *mangos.Message),
 		lastID: rand.Uint32(), calls: make(map[uint32]chan []byte),
 	}
 	c.wg.Go(r.read)
@@ -49,7 +47,11 @@ func DialRequester(ctx context.Context, url string, cfg Config) (*Requester, err
 
 // Request sends body and waits for the reply, which belongs to the caller. At most
 // Config.InFlight requests are outstanding; further callers wait their turn within
-// ctx. body may be used again when Request returns. Errors match (errors.Is):
+// ctx.
+//
+// body must not be changed from the call on: it is not copied, and when ctx ends
+// while it is being written, it is still used after the return. Several calls may
+// share it, and after ErrNotSent it is the caller's again. Errors match (errors.Is):
 //
 //   - ErrNotSent: the request was never handed to the connection and the peer will
 //     not see it; with the cause: ErrTooLarge when body is over MaxMessage, ctx's,
@@ -127,20 +129,11 @@ func (r *Requester) forget(id uint32) {
 // hand gives the request to the writer; true from the moment the writer has it.
 func (r *Requester) hand(ctx context.Context, id uint32, body []byte) bool {
 	select {
-	case r.turn <- struct{}{}:
-	case <-ctx.Done():
-		return false
-	case <-r.c.done:
-		return false
-	}
-	m := outgoing(binary.BigEndian.AppendUint32(nil, id), bytes.Clone(body))
-	select {
-	case r.writes <- m:
+	case r.writes <- outgoing(binary.BigEndian.AppendUint32(nil, id), body):
 		return true
 	case <-ctx.Done():
 	case <-r.c.done:
 	}
-	<-r.turn
 	return false
 }
 
@@ -150,7 +143,6 @@ func (r *Requester) write() {
 		select {
 		case m := <-r.writes:
 			_ = r.c.pp.SendMsg(m) // an error ends the connection
-			<-r.turn
 		case <-r.c.done:
 			return
 		}

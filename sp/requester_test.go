@@ -1,6 +1,7 @@
 package sp_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -317,19 +318,32 @@ func TestMalformedReplyEndsConnection(t *testing.T) {
 	}
 }
 
-// The caller may use its slice again when Request returns, also when it gave up
-// while the request was being written; the race detector watches.
-func TestRequestKeepsNoSlice(t *testing.T) {
+// A body is never copied, and is the caller's again when it was not sent; the race
+// detector watches.
+func TestRequestBodyAfterNotSent(t *testing.T) {
 	rep := newReplier(t, echo, sp.Config{})
 	req := newRequester(t, rep.URL(), sp.Config{})
 	body := make([]byte, 1<<20)
 	for i := range 30 {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(i)*50*time.Microsecond)
-		_, _ = req.Request(ctx, body)
-		cancel()
-		for j := range body {
-			body[j]++
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(i)*50*time.Microsecond)
+				defer cancel()
+				mine := body
+				if i%2 == 0 {
+					mine = make([]byte, 1<<20)
+				}
+				_, err := req.Request(ctx, mine)
+				if errors.Is(err, sp.ErrNotSent) && i%2 == 0 {
+					clear(mine)
+				}
+			})
 		}
+		wg.Wait()
+	}
+	if reply, err := req.Request(within(t, soon), body); err != nil || !bytes.Equal(reply, body) {
+		t.Errorf("%d bytes, %v", len(reply), err)
 	}
 }
 
