@@ -1,9 +1,13 @@
 package unicast_test
 
 import (
+	"context"
+	"errors"
+	"runtime"
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/parley-mesh/parley/codec"
 	"github.com/parley-mesh/parley/unicast"
@@ -148,7 +152,10 @@ func TestNodeFailsAfterItWithdrew(t *testing.T) {
 		t.Errorf("the first ended, too: %v", <-first)
 	}
 	w.change("node2", func(p *place) { p.err = errFailed })
-	wantFailure(t, await(t, "the first ends", first), unicast.Unknown)
+	err = await(t, "the first ends", first)
+	if wantFailure(t, err, unicast.Unknown); errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("only its deadline ended it: %v", err)
+	}
 }
 
 // TestPushesKeepTheirOrderOnTheNextConnection: when a connection was given up
@@ -169,19 +176,30 @@ func TestPushesKeepTheirOrderOnTheNextConnection(t *testing.T) {
 		push(strconv.Itoa(i))
 	}
 	eventually(t, "they are written", func() bool { return m.Stats().PushesQueued == 0 })
-	other := make(chan error, 1)
-	go func() { other <- m.Send(within(t), "node3", "", nil) }()
-	eventually(t, "the connection is given up", func() bool { return m.Stats().Evictions == 1 })
+	if first := await(t, "the first push", h.arrived); first.Topic != "0" {
+		t.Fatalf("it is %s", first.Topic)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_ = m.Send(ctx, "node3", "", nil) // takes the place, be it in time or not
+	if n := m.Stats().Evictions; n != 1 {
+		t.Fatalf("%d evictions", n)
+	}
+	last := make(chan struct{})
 	go func() {
-		for range n {
-			h.let <- struct{}{}
+		defer close(last)
+		for errors.Is(m.Push(within(t), "node2", strconv.Itoa(n), nil), unicast.ErrBusy) {
+			runtime.Gosched()
 		}
 	}()
-	if err := await(t, "the other node answers", other); err != nil {
-		t.Error(err)
+	select {
+	case m := <-h.arrived:
+		t.Fatalf("push %s overtook the first", m.Topic)
+	case <-time.After(100 * time.Millisecond): // time enough to do so
 	}
-	push(strconv.Itoa(n))
-	for i := range n + 1 {
+	close(h.let)
+	await(t, "the last push is accepted", last)
+	for i := 1; i <= n; i++ {
 		if m := await(t, "push", h.arrived); m.Topic != strconv.Itoa(i) {
 			t.Fatalf("push %d came as %s", i, m.Topic)
 		}
