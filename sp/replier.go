@@ -14,13 +14,15 @@ type Replier struct{ s *server }
 // handle runs in a goroutine of its own for each request, at most Config.InFlight
 // for each connection and as many as Config.TotalBytes allows in all; beyond that
 // the connection is not read (back-pressure). Its ctx ends when the connection
-// breaks or the Replier is closed; while a connection is not read, its break is
-// noticed late. What handle returns is the reply, which belongs to the Replier
+// breaks or the Replier is closed; but a connection that is not read breaks
+// unnoticed until a handler ends, so handlers must bound themselves in time. What handle returns is the reply, which belongs to the Replier
 // from then on; nil means no reply. A reply over MaxMessage is not sent, but
 // counted and logged. A panic of handle is not recovered.
 //
 // A peer that does not read its replies is disconnected after StallTimeout and
-// holds up no other peer.
+// holds up no other peer. While its unwritten replies are over QueueBytes, no more
+// of its requests are admitted; those admitted before may each add a reply, so a
+// connection holds at most QueueBytes and InFlight times MaxMessage.
 //
 // Errors: *URLError, a bad Config, or what the system says of the address.
 func ListenReplier(url string, handle func(context.Context, Inbound) []byte, cfg Config) (*Replier, error) {
