@@ -45,12 +45,21 @@ func (c *counters) parseClaim(peer *memberlist.Node) (*claim, error) {
 		c.rejectedAddress.Add(1)
 		return nil, errors.New("port 0")
 	}
-	if peer.PMin > memberlistProtocol || peer.PMax < memberlistProtocol || peer.PCur != memberlistProtocol || peer.DMin != 0 || peer.DCur != 0 {
+	if md.Epoch > maxEpoch {
+		c.rejectedMetadata.Add(1)
+		return nil, fmt.Errorf("epoch %d is over the highest, %d", md.Epoch, uint64(maxEpoch))
+	}
+	if !protocolFits(peer) {
 		c.rejectedProtocol.Add(1)
 		return nil, fmt.Errorf("memberlist protocol %d (%d to %d), delegate protocol %d (%d to %d)",
 			peer.PCur, peer.PMin, peer.PMax, peer.DCur, peer.DMin, peer.DMax)
 	}
 	return &claim{addr: netip.AddrPortFrom(ip, peer.Port), md: md}, nil
+}
+
+func protocolFits(peer *memberlist.Node) bool {
+	return peer.PMin <= memberlistProtocol && peer.PMax >= memberlistProtocol && peer.PCur == memberlistProtocol &&
+		peer.DMin == 0 && peer.DCur == 0
 }
 
 // NotifyAlive implements memberlist.AliveDelegate: an error keeps memberlist
@@ -72,7 +81,7 @@ func (n *Node) consider(peer *memberlist.Node) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	known := n.table.instances[peer.Name]
-	if known != nil && known.alive() && bytes.Equal(known.meta, peer.Meta) && known.addr == peerAddr(peer) {
+	if known != nil && known.alive() && bytes.Equal(known.meta, peer.Meta) && known.addr == peerAddr(peer) && protocolFits(peer) {
 		return nil
 	}
 	c, err := n.stats.parseClaim(peer)

@@ -177,3 +177,26 @@ func TestMaxMembers(t *testing.T) {
 		t.Errorf("the members are %v", n.Members())
 	}
 }
+
+// TestProtocolOfKnownMember: what a message says of memberlist's protocol is
+// looked at for members that are known too; a wrong one that is believed makes
+// every exchange of states fail.
+func TestProtocolOfKnownMember(t *testing.T) {
+	t.Parallel()
+	ns := startCluster(t, "a", "b")
+	a, b := ns[0], ns[1]
+	a.mu.RLock()
+	known := a.table.instances[b.key]
+	a.mu.RUnlock()
+	claim := &memberlist.Node{
+		Name: b.key, Addr: known.addr.Addr().AsSlice(), Port: known.addr.Port(), Meta: known.meta,
+		PMin: 1, PMax: 5, PCur: memberlistProtocol,
+	}
+	if err := a.consider(claim); err != nil {
+		t.Fatalf("the truth is refused: %v", err)
+	}
+	claim.PMin, claim.PCur = 3, 3
+	if err := a.consider(claim); err == nil || a.Stats().Rejected.Protocol != 1 {
+		t.Errorf("a wrong protocol is believed: %v, %+v", err, a.Stats().Rejected)
+	}
+}

@@ -26,11 +26,14 @@ type conflicts struct {
 	mu     sync.Mutex
 	heard  map[uint64]time.Time // instances under this name that named themselves in an exchange
 	judged map[uint64]uint64    // instances asked already, and the epoch they had
-	raised bool                 // the epoch was raised over a stale record once
+	raises int                  // how often the epoch was raised over a stale record
 }
 
 // heardRecently is how long an instance counts as running after it was heard.
 const heardRecently = 3 * time.Second
+
+// maxRaises bounds how often the epoch is raised in the life of a node.
+const maxRaises = 8
 
 // maxNamesakes bounds the maps; when it is reached they begin anew.
 const maxNamesakes = 64
@@ -86,15 +89,15 @@ func (c *conflicts) settle(r *record) {
 	c.judged[r.member.Instance] = r.member.Epoch
 }
 
-// mayRaise reports whether the epoch may be raised; it may once. Otherwise two
+// mayRaise reports whether the epoch may be raised; it may a few times. Otherwise two
 // nodes that cannot reach each other would outbid each other for ever.
 func (c *conflicts) mayRaise() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.raised {
+	if c.raises >= maxRaises {
 		return false
 	}
-	c.raised = true
+	c.raises++
 	return true
 }
 
@@ -232,7 +235,9 @@ func (n *Node) answers(ctx context.Context, other *record) bool {
 func (n *Node) raiseEpoch(over uint64) error {
 	epoch, err := nextEpoch(n.settings.DataDir, over+1, n.log)
 	if err != nil {
-		return err
+		// The file is for the next start; it must not cost this one its name.
+		n.log.Warn("the raised epoch cannot be kept", "epoch", over+1, "err", err)
+		epoch = over + 1
 	}
 	return n.updateSelf(func(md *codec.Metadata) { md.Epoch = epoch })
 }

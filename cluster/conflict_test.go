@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -95,20 +97,21 @@ func TestStaleRecordIsNoConflict(t *testing.T) {
 	converge(t, again, third)
 }
 
-// TestRaiseOnce: two that cannot reach each other must not outbid each other.
-func TestRaiseOnce(t *testing.T) {
+// TestRaiseIsBounded: a few stale records may be raised over, but two that cannot
+// reach each other must not outbid each other for ever.
+func TestRaiseIsBounded(t *testing.T) {
 	t.Parallel()
 	n := start(t, "node1", withEpoch(1000))
-	for i, want := range []bool{true, false} {
+	for i := range maxRaises + 1 {
 		other := testRecord("node1", uint64(i+1), uint64(2000+1000*i), Alive)
 		other.addr = n.transport.advertise // nobody else is there
 		cause := n.decide(n.ctx, other)
-		if stays := cause == nil; stays != want {
+		if stays := cause == nil; stays != (i < maxRaises) {
 			t.Errorf("%d: decide says %v", i, cause)
 		}
 	}
-	if n.Epoch() != 2001 {
-		t.Errorf("the epoch is %d", n.Epoch())
+	if want := uint64(2000 + 1000*(maxRaises-1) + 1); n.Epoch() != want {
+		t.Errorf("the epoch is %d, want %d", n.Epoch(), want)
 	}
 }
 
@@ -136,4 +139,28 @@ func TestManyStarts(t *testing.T) {
 	if last.Err() != nil {
 		t.Error(last.Err())
 	}
+}
+
+// TestEpochCannotBeKept: a disk that is full costs a node nothing but the memory
+// of its epoch.
+func TestEpochCannotBeKept(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	hub := start(t, "hub")
+	stale := start(t, "x", withEpoch(1<<50))
+	join(t, stale, hub)
+	if err := stale.Close(); err != nil {
+		t.Fatal(err)
+	}
+	n := start(t, "x", withEpoch(1000), func(c *Config) { c.DataDir = dir })
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Join(testContext(t), hub.Addr()); err != nil {
+		t.Fatalf("Join: %v", err)
+	}
+	eventually(t, "the epoch is raised", func() bool { return n.Epoch() > 1<<50 })
 }

@@ -15,7 +15,7 @@ import (
 // that with a periodic exchange of states, after a minute or more in a cluster
 // of some size. Therefore each ack of a probe, which goes around once a second
 // anyhow, carries a digest of the live members. Who finds its own to differ
-// from its neighbours', twice in a row and after gossip had its time, exchanges
+// from its neighbours', twice in a row and since gossip had its time, exchanges
 // states with one of them.
 //
 // The digest on the wire is a byte for the version, 1, and 8 bytes.
@@ -23,7 +23,7 @@ const (
 	digestVersion = 1
 	digestSize    = 1 + 8
 
-	digestSettle = 10 // gossip intervals without a change before a difference counts
+	digestSettle = 10 // gossip intervals without an agreement before a difference counts
 	digestMisses = 2  // differences in a row
 )
 
@@ -44,12 +44,15 @@ type comparison struct {
 	diverged chan netip.AddrPort // buffered: where rejoin should look
 
 	mu     sync.Mutex
+	agreed time.Time // when a neighbour had the same digest last
 	misses int
 	next   time.Time // no repair before
 	pause  time.Duration
 }
 
-func newComparison() *comparison { return &comparison{diverged: make(chan netip.AddrPort, 1)} }
+func newComparison() *comparison {
+	return &comparison{diverged: make(chan netip.AddrPort, 1), agreed: time.Now()}
+}
 
 // AckPayload implements memberlist.PingDelegate.
 func (d *delegate) AckPayload() []byte {
@@ -67,11 +70,8 @@ func (d *delegate) NotifyPingComplete(other *memberlist.Node, _ time.Duration, p
 	}
 	n.mu.RLock()
 	same := n.table.digest == binary.BigEndian.Uint64(payload[1:])
-	since := n.digestSince
 	n.mu.RUnlock()
-	now := time.Now()
-	settle := digestSettle * n.config.GossipInterval
-	if !n.comparison.met(same, now.Sub(since) >= settle, now, 2*settle, n.settings.profile.recheck) {
+	if !n.comparison.met(same, time.Now(), digestSettle*n.config.GossipInterval, n.settings.profile.recheck) {
 		return
 	}
 	select {
@@ -80,25 +80,31 @@ func (d *delegate) NotifyPingComplete(other *memberlist.Node, _ time.Duration, p
 	}
 }
 
-// met notes a comparison and reports whether to repair now. Repairs that do not
-// help come less and less often: the difference may be there to stay, for one
-// when a node refuses a member that others accept.
-func (c *comparison) met(same, settled bool, now time.Time, first, most time.Duration) bool {
+// met notes a comparison and reports whether to repair now. Gossip gets the time
+// settle since the last agreement, and not since the last change: where tags or
+// observers keep changing, no node is ever without a recent one. Repairs that do
+// not help come less and less often, down to one in most: the difference may be
+// there to stay, for one when a node refuses a member that others accept, and
+// then some neighbours agree and others never will.
+func (c *comparison) met(same bool, now time.Time, settle, most time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if same {
-		c.misses, c.pause = 0, 0
+		c.misses, c.agreed = 0, now
 		return false
 	}
-	if !settled {
-		c.misses = 0
+	if now.Sub(c.agreed) < settle {
 		return false
 	}
 	c.misses++
 	if c.misses < digestMisses || now.Before(c.next) {
 		return false
 	}
+	if now.Sub(c.next) > most { // nothing to repair for so long: the last one helped
+		c.pause = 0
+	}
 	c.misses = 0
+	first := 2 * settle
 	c.pause = min(max(2*c.pause, first), max(most, first))
 	c.next = now.Add(jitter(c.pause))
 	return true

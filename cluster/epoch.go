@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -19,6 +18,9 @@ const (
 	epochFile   = "epoch"
 	epochFormat = "parley-epoch 1"
 )
+
+// maxEpoch leaves room to raise an epoch. As a time in milliseconds it is far away.
+const maxEpoch = 1 << 62
 
 // nextEpoch returns the epoch of this start: more than the last one, and the
 // time in milliseconds when that is more still.
@@ -68,7 +70,7 @@ func readEpoch(path string) (uint64, error) {
 	}
 	number, ok = strings.CutSuffix(number, "\n")
 	epoch, err := strconv.ParseUint(number, 10, 64)
-	if !ok || err != nil || epoch == math.MaxUint64 {
+	if !ok || err != nil || epoch >= maxEpoch {
 		return 0, &damagedError{path, "its second line is no epoch"}
 	}
 	return epoch, nil

@@ -158,6 +158,7 @@ func (n *Node) unsubscribe(sub *subscription) {
 	n.mu.Lock()
 	delete(n.subscribers, sub)
 	n.mu.Unlock()
+	sub.close()
 }
 
 // emit queues an event for every subscriber. n.mu is held.
@@ -172,9 +173,6 @@ func (n *Node) emit(t EventType, m Member) {
 // n.mu is held.
 func (n *Node) changed(before, after *record) {
 	n.members.Store(int64(n.table.live))
-	if n.lastDigest != n.table.digest {
-		n.lastDigest, n.digestSince = n.table.digest, time.Now()
-	}
 	if before == after {
 		return
 	}

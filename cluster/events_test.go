@@ -177,3 +177,20 @@ func TestProviders(t *testing.T) {
 		t.Error("a set of a closed node")
 	}
 }
+
+// TestEventsAgain: a second loop over the same sequence ends instead of waiting
+// for what will never come.
+func TestEventsAgain(t *testing.T) {
+	t.Parallel()
+	n := start(t, "a")
+	events := n.Events(testContext(t))
+	if err := n.SetTags(map[string]string{"x": "y"}); err != nil {
+		t.Fatal(err)
+	}
+	for range events {
+		break
+	}
+	for e := range events {
+		t.Errorf("a second loop got %+v", e)
+	}
+}

@@ -13,7 +13,7 @@ import (
 )
 
 // joinParallel bounds the exchanges that one Join has under way.
-const joinParallel = 16
+const joinParallel = 64
 
 // exchangeRest is how long a seed that answered is not looked at again, unless
 // nobody else is alive.
@@ -128,6 +128,9 @@ func (n *Node) spawnWith(wg *sync.WaitGroup, f func()) bool {
 
 // try exchanges states with every address of s and returns nil if one answered.
 func (n *Node) try(ctx context.Context, s seed, slots chan struct{}) error {
+	limit := n.settings.profile.dial
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %v", limit))
+	defer cancel()
 	addrs, err := s.addresses(ctx, n.settings.hooks.lookup)
 	if err != nil {
 		return err
@@ -147,9 +150,6 @@ func (n *Node) try(ctx context.Context, s seed, slots chan struct{}) error {
 				errs[i] = context.Cause(ctx)
 				return
 			}
-			limit := n.settings.profile.dial
-			ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %v", limit))
-			defer cancel()
 			errs[i] = n.exchange(ctx, addr)
 		})
 	}

@@ -122,3 +122,17 @@ func TestCloseUnblocks(t *testing.T) {
 	_ = n.Close()
 	wg.Wait()
 }
+
+// TestLeaveWithoutTime: a goodbye for which there is no time is said all the same.
+func TestLeaveWithoutTime(t *testing.T) {
+	t.Parallel()
+	ns := startCluster(t, "a", "b", "c")
+	ctx, cancel := context.WithCancel(testContext(t))
+	cancel()
+	if err := ns[2].Leave(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Leave: %v", err)
+	}
+	for _, n := range ns[:2] {
+		eventually(t, "c is known to have left", func() bool { return status(n, "c") == Left })
+	}
+}

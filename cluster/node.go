@@ -56,9 +56,6 @@ type Node struct {
 	subscribers map[*subscription]struct{}
 	news        chan struct{} // closed and replaced at each change of the table
 
-	lastDigest  uint64
-	digestSince time.Time // when the table's digest became what it is
-
 	members atomic.Int64 // live instances, for those who must not take mu
 
 	publishing  sync.Mutex    // one UpdateNode at a time
@@ -203,9 +200,9 @@ func (n *Node) Name() string { return n.name }
 // Instance is random, not 0, and another for each start.
 func (n *Node) Instance() uint64 { return n.instance }
 
-// Epoch grows with each start under this name. It may grow once more in the
-// node's life, when a stale record of an earlier start, made with a clock that
-// was ahead, stands in its way.
+// Epoch grows with each start under this name. It may grow again in the
+// node's life, when stale records of earlier starts, made with a clock that was
+// ahead, stand in its way.
 func (n *Node) Epoch() uint64 {
 	n.mu.RLock()
 	defer n.mu.RUnlock()

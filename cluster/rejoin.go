@@ -49,7 +49,9 @@ func (n *Node) rejoin() {
 		case <-sleeping.C:
 		case <-n.rejoinNow:
 			pause = p.rejoinMin
-			next = time.Now().Add(jitter(pause))
+			if soon := time.Now().Add(jitter(pause)); soon.Before(next) {
+				next = soon // not later, however often there is news
+			}
 		case diverged = <-n.comparison.diverged:
 		case <-n.ctx.Done():
 			return
