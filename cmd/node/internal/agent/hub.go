@@ -111,6 +111,11 @@ func (h *Hub) deliver(ctx context.Context, m control.Message) ([]byte, error) {
 	if m.Kind == "request" {
 		return nil, unicast.ErrNoListener
 	}
+	if copies > 0 && unawaited(ctx, m) {
+		// It stands in a bounded queue, and nobody is told what becomes of it: a
+		// listener that has stopped must not hold up what comes next.
+		return nil, nil
+	}
 	for range copies {
 		select {
 		case r := <-printed:
@@ -122,6 +127,13 @@ func (h *Hub) deliver(ctx context.Context, m control.Message) ([]byte, error) {
 		}
 	}
 	return nil, h.print(ctx, m)
+}
+
+// unawaited reports whether nobody learns what becomes of m: a push, or a
+// broadcast by gossip, which unlike a reliable one has no deadline.
+func unawaited(ctx context.Context, m control.Message) bool {
+	_, limited := ctx.Deadline()
+	return m.Kind == "push" || m.Kind == "broadcast" && !limited
 }
 
 // await waits for the answer to d; again means that nobody has seen it.

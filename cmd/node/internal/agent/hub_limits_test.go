@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/parley-mesh/parley/broadcast"
 	"github.com/parley-mesh/parley/cmd/node/internal/control"
 	"github.com/parley-mesh/parley/codec"
 	"github.com/parley-mesh/parley/unicast"
@@ -220,17 +221,50 @@ func TestSlowPrintingListener(t *testing.T) {
 			})
 			synctest.Wait()
 		}
-		// It was given one, seven wait, the agent printed the others itself.
-		if got := len(w.hasPrinted()); got != n-8 {
-			t.Errorf("the agent printed %d, want %d", got, n-8)
+		// It was given one, six wait, the agent printed the others itself.
+		if got := len(w.hasPrinted()); got != n-7 {
+			t.Errorf("the agent printed %d, want %d", got, n-7)
 		}
 		close(resume)
 		wg.Wait()
 		synctest.Wait()
 		mu.Lock()
 		defer mu.Unlock()
-		if heard != 8 || lost != n-8 {
-			t.Errorf("the listener heard %d and missed %d, want 8 and %d", heard, lost, n-8)
+		if heard != 7 || lost != n-7 {
+			t.Errorf("the listener heard %d and missed %d, want 7 and %d", heard, lost, n-7)
+		}
+	})
+}
+
+// A printing listener that has stopped holds up no push and no gossip, and what
+// waits for it is bounded even when the messages are empty.
+func TestStoppedListenerHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		w.attach(ctx, control.ListenOptions{}, func(control.Record) *control.Answer {
+			<-ctx.Done()
+			return nil
+		})
+		synctest.Wait()
+		returned := make(chan struct{})
+		const n = queueBytes/512 + 100
+		go func() {
+			defer close(returned)
+			for range n {
+				_, _ = w.Handle(t.Context(), message(codec.KindPush, "", ""))
+				_ = w.HandleBroadcast(t.Context(), broadcast.Message{From: "n2"})
+			}
+		}()
+		synctest.Wait()
+		select {
+		case <-returned:
+		default:
+			t.Fatal("a stopped listener holds up pushes and broadcasts")
+		}
+		if len(w.hasPrinted()) == 0 {
+			t.Error("its queue takes any number of empty messages")
 		}
 	})
 }

@@ -75,9 +75,12 @@ func MatchTopic(pattern, topic string) bool {
 	return pattern == topic
 }
 
+// size is what a delivery holds, in bytes: an empty message takes memory too.
+func (d *delivery) size() int { return len(d.msg.Body) + len(d.msg.Topic) + 512 }
+
 // offer queues a copy for a printing listener, unless it is too far behind.
 func (l *listener) offer(d *delivery) bool {
-	if l.bytes > 0 && l.bytes+len(d.msg.Body) > queueBytes {
+	if l.bytes > 0 && l.bytes+d.size() > queueBytes {
 		l.lost++
 		l.signal()
 		return false
@@ -93,7 +96,7 @@ func (l *listener) push(d *delivery) {
 		l.left--
 	}
 	l.queue = append(l.queue, d)
-	l.bytes += len(d.msg.Body)
+	l.bytes += d.size()
 	l.signal()
 }
 
@@ -132,7 +135,7 @@ func (l *listener) answer(seq uint64, r result) bool {
 		return false
 	}
 	delete(l.given, seq)
-	l.bytes -= len(d.msg.Body)
+	l.bytes -= d.size()
 	l.settle()
 	d.done <- r
 	l.signal()
@@ -146,7 +149,7 @@ func (l *listener) cancel(d *delivery) {
 			continue
 		}
 		l.queue = append(l.queue[:i:i], l.queue[i+1:]...)
-		l.bytes -= len(d.msg.Body)
+		l.bytes -= d.size()
 		if l.opts.Limit > 0 {
 			l.left++
 		}
