@@ -237,7 +237,7 @@ func TestNameTaken(t *testing.T) {
 	older := h.agent("twin", "--join", one.addr, "--socket", filepath.Join(h.dir, "older.sock"))
 	h.becomes("node1", "twin", "alive")
 	newer := h.agent("twin", "--join", one.addr, "--socket", filepath.Join(h.dir, "newer.sock"))
-	if code := older.wait(); code != 1 || !strings.Contains(older.errOut.String(), "another --name") {
+	if code := older.wait(); code != 1 || !strings.Contains(older.errOut.String(), "give one of them another name") {
 		t.Errorf("the older one: exit code %d, %s", code, older.errOut.String())
 	}
 	h.must("send", "--agent", "node1", "twin", "which one?", "--wait")
@@ -280,4 +280,18 @@ func TestOutputIsClosed(t *testing.T) {
 	if code := one.wait(); code != 0 {
 		t.Errorf("the exit code is %d", code)
 	}
+}
+
+// TestStartAgainAfterLeave: when "parley leave" has ended, the socket is free,
+// also when somebody had a connection to it.
+func TestStartAgainAfterLeave(t *testing.T) {
+	h := newHost(t)
+	h.agent("node1")
+	idle, err := net.Dial("unix", filepath.Join(h.dir, "parley", "node1.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
+	h.must("leave", "--agent", "node1")
+	h.agent("node1")
 }

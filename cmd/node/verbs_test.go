@@ -112,7 +112,7 @@ func TestPushAndBroadcast(t *testing.T) {
 
 	h.listen("node3", "--topic", "odd", "--exec", "echo not today >&2; false")
 	r := h.do("broadcast", "--agent", "node1", "--reliable", "--topic", "odd", "x")
-	if r.code != 6 || !strings.Contains(r.out, "node2  handled\n") || !strings.Contains(r.out, "node3  failed") || !strings.Contains(r.out, "not today") {
+	if r.code != 6 || !strings.Contains(r.out, "node2  handled\n") || !strings.Contains(r.out, "node3  HANDLER FAILED") || !strings.Contains(r.out, "not today") {
 		t.Errorf("a broadcast that fails at one node: %+v", r)
 	}
 }

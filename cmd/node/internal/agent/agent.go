@@ -55,9 +55,9 @@ var _ control.Agent = (*Agent)(nil)
 func Start(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Cluster.Logger.With("node", cfg.Cluster.Name),
-		printer: newPrinter(cfg.Output), started: time.Now(),
-		left: make(chan struct{}), done: make(chan struct{}),
+		started: time.Now(), left: make(chan struct{}), done: make(chan struct{}),
 	}
+	a.printer = newPrinter(cfg.Output, a.log)
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.hub = NewHub(a.printer.print)
 	var err error
@@ -106,6 +106,7 @@ func (a *Agent) stop(ctx context.Context, lost bool) {
 	}
 	defer close(a.done)
 	a.cancel()
+	a.hub.Hurry()
 	if lost {
 		a.err = a.Cluster.Err()
 		_ = a.Node.Close()

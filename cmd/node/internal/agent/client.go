@@ -49,11 +49,11 @@ func Dial(ctx context.Context, cfg ClientConfig) (*Client, error) {
 	}
 	n, err := StartNode(NodeConfig{Cluster: member})
 	if err != nil {
-		return nil, StartFault(member, err)
+		return nil, startFault("cannot join for this call ("+control.NotDelivered+"): ", err)
 	}
 	if _, err := n.Cluster.Join(ctx, cfg.Seeds...); err != nil {
 		_ = n.Close()
-		return nil, joinFault(ctx, cfg.Seeds, err)
+		return nil, dialFault(ctx, cfg.Seeds, err)
 	}
 	return &Client{Node: n, seeds: cfg.Seeds}, nil
 }

@@ -17,11 +17,7 @@ import (
 // fault turns the error of op into a sentence with an exit code: what was tried
 // and on whom, what became of it, why, and what to do next.
 func fault(ctx context.Context, op string, to control.Target, err error) *control.Fault {
-	outcome := control.NotDelivered
-	var ue *unicast.Error
-	if errors.As(err, &ue) {
-		outcome = ue.Outcome.String()
-	}
+	outcome := outcomeOf(err)
 	code, why, next := explain(ctx, op, to, err)
 	what := op
 	if to.Node != "" {
@@ -32,6 +28,15 @@ func fault(ctx context.Context, op string, to control.Target, err error) *contro
 		return control.NewFault(code, "", fmt.Sprintf("%s failed: %s; %s", what, why, next), err)
 	}
 	return control.NewFault(code, outcome, fmt.Sprintf("%s failed (%s): %s; %s", what, outcome, why, next), err)
+}
+
+// outcomeOf is what is known about a message whose call returned err.
+func outcomeOf(err error) string {
+	var ue *unicast.Error
+	if errors.As(err, &ue) {
+		return ue.Outcome.String()
+	}
+	return control.NotDelivered
 }
 
 // explain classifies err: its code, why it happened, and what to do.
@@ -72,14 +77,16 @@ func explain(ctx context.Context, op string, to control.Target, err error) (code
 	case errors.Is(err, unicast.ErrWrongNode):
 		return control.CodeRefused, "another node answered at its address", "wait until the cluster knows where it is now, and try again"
 	case errors.Is(err, unicast.ErrBusy), errors.Is(err, cluster.ErrGossipBusy):
-		next = "try again in a moment"
-		if op == "broadcast" {
-			next += ", or use --reliable, which does not go by gossip"
+		if errors.Is(err, cluster.ErrGossipBusy) {
+			return control.CodeBusy, "the cluster's gossip has no room for it now", "try again in a moment, or use --reliable, which does not go by gossip"
 		}
-		return control.CodeBusy, reason(err), next
+		return control.CodeBusy, reason(err), "try again in a moment"
 	case errors.As(err, &remote):
 		return control.CodeTimeout, "its handler did not finish in time", "it may need a longer --timeout"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(ctx.Err(), context.DeadlineExceeded):
+		if op == "ping" {
+			return control.CodeTimeout, "there was no answer in time", "it may be stopped, busy or cut off; \"parley members\" tells when the cluster notices"
+		}
 		return control.CodeTimeout, "there was no answer in time", "\"parley ping\" tells whether it is reachable; its handler may need a longer --timeout"
 	case errors.Is(err, context.Canceled):
 		return control.CodeCanceled, "interrupted", "repeat it if it is still wanted"
@@ -159,6 +166,14 @@ func joinFault(ctx context.Context, seeds []string, err error) *control.Fault {
 	return control.NewFault(code, "", what+why+"; "+next, err)
 }
 
+// dialFault explains why a short-lived client could not join: nothing was sent.
+func dialFault(ctx context.Context, seeds []string, err error) *control.Fault {
+	f := joinFault(ctx, seeds, err)
+	message := strings.Replace(f.Message, " failed: ", " failed ("+control.NotDelivered+"): ", 1)
+	message = strings.TrimSuffix(message, ", or keep trying with \"parley agent --retry-join ADDRESS\"")
+	return control.NewFault(f.Code, control.NotDelivered, message, err)
+}
+
 // tagFault explains why tags were not taken.
 func tagFault(err error) *control.Fault {
 	var limit *codec.LimitError
@@ -175,19 +190,42 @@ func tagFault(err error) *control.Fault {
 
 // StartFault explains why a node or an agent did not start.
 func StartFault(cfg cluster.Config, err error) *control.Fault {
+	return startFault("the agent "+printable(cfg.Name)+" could not start: ", err)
+}
+
+// startFault begins its sentence with what.
+func startFault(what string, err error) *control.Fault {
 	var (
 		live  *control.LiveError
 		conf  *cluster.ConfigError
 		taken *InUseError
 	)
-	what := "the agent " + printable(cfg.Name) + " could not start: "
 	switch {
 	case errors.As(err, &live):
 		return control.NewFault(control.CodeUsage, "", what+live.Error()+"; use it, stop it with \"parley leave\", or choose another --name", err)
 	case errors.As(err, &conf):
-		return control.NewFault(control.CodeUsage, "", fmt.Sprintf("%s--%s %v", what, strings.ToLower(conf.Field), conf.Err), err)
+		code, next := control.CodeUsage, ""
+		if errors.As(err, new(*codec.LimitError)) {
+			code, next = control.CodeTooLarge, "; shorten them or give fewer"
+		}
+		return control.NewFault(code, "", fmt.Sprintf("%s--%s: %v%s", what, flagOf(conf.Field), conf.Err, next), err)
 	case errors.As(err, &taken):
 		return control.NewFault(control.CodeUsage, "", fmt.Sprintf("%s%v; choose another %s, or stop what listens there", what, err, taken.What), err)
 	}
 	return control.NewFault(control.CodeInternal, "", what+err.Error(), err)
+}
+
+// flagOf is the flag that sets a field of cluster.Config.
+func flagOf(field string) string {
+	switch field {
+	case "Tags":
+		return "tag"
+	case "RetryJoin":
+		return "retry-join"
+	case "DataDir":
+		return "data-dir"
+	case "MaxMembers":
+		return "max-members"
+	}
+	return strings.ToLower(field)
 }

@@ -35,7 +35,14 @@ type Hub struct {
 	listeners []*listener   // in order of their turn
 	changed   chan struct{} // closed and replaced when an answering listener may be free, or is gone
 	closed    bool
+
+	hurry     context.Context // ends with Hurry
+	hurryDone context.CancelFunc
 }
+
+// patience is how long a message of which nobody learns what becomes of it may
+// wait for an answering listener and its answer: such a message has no deadline.
+const patience = 30 * time.Second
 
 // queueBytes bounds what a printing listener has not confirmed. Beyond it the
 // listener misses messages, and is told how many.
@@ -48,7 +55,9 @@ var (
 
 // NewHub makes a Hub. print is for what no listener takes.
 func NewHub(print func(context.Context, control.Message) error) *Hub {
-	return &Hub{print: print, changed: make(chan struct{})}
+	h := &Hub{print: print, changed: make(chan struct{})}
+	h.hurry, h.hurryDone = context.WithCancel(context.Background())
+	return h
 }
 
 // Handle takes a message to this node.
@@ -77,6 +86,13 @@ func kindName(k codec.Kind) string {
 }
 
 func (h *Hub) deliver(ctx context.Context, m control.Message) ([]byte, error) {
+	nobodyWaits := unawaited(ctx, m)
+	if nobodyWaits {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+		defer context.AfterFunc(h.hurry, cancel)()
+	}
 	h.mu.Lock()
 	copies, printed := h.offerAll(m)
 	for {
@@ -111,7 +127,7 @@ func (h *Hub) deliver(ctx context.Context, m control.Message) ([]byte, error) {
 	if m.Kind == "request" {
 		return nil, unicast.ErrNoListener
 	}
-	if copies > 0 && unawaited(ctx, m) {
+	if copies > 0 && nobodyWaits {
 		// It stands in a bounded queue, and nobody is told what becomes of it: a
 		// listener that has stopped must not hold up what comes next.
 		return nil, nil
@@ -292,6 +308,10 @@ func (h *Hub) size() int {
 	defer h.mu.Unlock()
 	return len(h.listeners)
 }
+
+// Hurry ends the handling of messages of which nobody learns what becomes of
+// them, so that they do not hold up the end of the agent.
+func (h *Hub) Hurry() { h.hurryDone() }
 
 // Close detaches all listeners; what they have not answered fails.
 func (h *Hub) Close() {

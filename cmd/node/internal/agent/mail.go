@@ -92,9 +92,9 @@ func (n *Node) Broadcast(ctx context.Context, topic string, reliable bool, body 
 		Written: slices.Sorted(slices.Values(receipt.Written)),
 	}
 	if len(receipt.Failed) > 0 {
-		r.Failed = make(map[string]string, len(receipt.Failed))
+		r.Failed = make(map[string]control.Failure, len(receipt.Failed))
 		for name, err := range receipt.Failed {
-			r.Failed[name] = reason(err)
+			r.Failed[name] = control.Failure{Error: reason(err), Outcome: outcomeOf(err)}
 		}
 	}
 	return r, nil

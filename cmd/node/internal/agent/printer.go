@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -55,6 +56,7 @@ func Line(m control.Message) string {
 // that was stopped, say; then callers wait no longer than their contexts.
 type printer struct {
 	w     io.Writer
+	log   *slog.Logger
 	lines chan line
 	quit  chan struct{}
 	done  chan struct{}
@@ -65,18 +67,23 @@ type line struct {
 	err  chan error // has room
 }
 
-func newPrinter(w io.Writer) *printer {
-	p := &printer{w: w, lines: make(chan line), quit: make(chan struct{}), done: make(chan struct{})}
+func newPrinter(w io.Writer, log *slog.Logger) *printer {
+	p := &printer{w: w, log: log, lines: make(chan line), quit: make(chan struct{}), done: make(chan struct{})}
 	go p.run() // ended by close
 	return p
 }
 
 func (p *printer) run() {
 	defer close(p.done)
+	var told time.Time // at most once a minute
 	for {
 		select {
 		case l := <-p.lines:
 			_, err := io.WriteString(p.w, l.text)
+			if err != nil && time.Since(told) > time.Minute {
+				told = time.Now()
+				p.log.Error("messages cannot be printed, and their senders are told so", "err", err)
+			}
 			l.err <- err
 		case <-p.quit:
 			return

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ func TestLine(t *testing.T) {
 
 func TestPrinter(t *testing.T) {
 	var out bytes.Buffer
-	p := newPrinter(&out)
+	p := newPrinter(&out, slog.New(slog.DiscardHandler))
 	for range 2 {
 		if err := p.print(t.Context(), control.Message{Kind: "send", From: "n", Topic: "t", Body: []byte("x")}); err != nil {
 			t.Fatal(err)
@@ -60,7 +61,7 @@ func TestPrinter(t *testing.T) {
 // A terminal that was stopped holds nobody up for longer than they want to wait.
 func TestPrinterBlocked(t *testing.T) {
 	r, w := io.Pipe()
-	p := newPrinter(w)
+	p := newPrinter(w, slog.New(slog.DiscardHandler))
 	for range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		if err := p.print(ctx, control.Message{}); !errors.Is(err, context.DeadlineExceeded) {
@@ -75,7 +76,7 @@ func TestPrinterBlocked(t *testing.T) {
 func TestPrinterFailing(t *testing.T) {
 	r, w := io.Pipe()
 	r.Close()
-	p := newPrinter(w)
+	p := newPrinter(w, slog.New(slog.DiscardHandler))
 	defer p.close()
 	if err := p.print(t.Context(), control.Message{}); err == nil || !strings.Contains(err.Error(), "could not print") {
 		t.Errorf("got %v", err)

@@ -124,7 +124,7 @@ func (c *call) ended(a *agent.Agent, err error) error {
 		return nil
 	case errors.Is(err, cluster.ErrNameTaken):
 		return control.NewFault(control.CodeInternal, "", fmt.Sprintf(
-			"the agent %s stopped: %v; give one of the two another --name", a.Cluster.Name(), err), err)
+			"the agent %s stopped: %v (--name)", a.Cluster.Name(), err), err)
 	}
 	return control.NewFault(control.CodeInternal, "", fmt.Sprintf("the agent %s has ended, and not cleanly: %v", a.Cluster.Name(), err), err)
 }

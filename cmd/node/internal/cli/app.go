@@ -33,7 +33,7 @@ func Run(ctx context.Context, args []string, std Streams) int {
 	p := &program{Streams: std, env: os.LookupEnv, exit: os.Exit}
 	p.app = p.build()
 	args, err := arrange(p.app, args)
-	if err == nil {
+	if err == nil && args != nil {
 		err = p.app.RunContext(ctx, args)
 	}
 	return p.report(err)

@@ -22,8 +22,11 @@ var number = regexp.MustCompile(`^-[0-9.]`)
 // An argument that begins with "-" is a flag, unless it is "-" alone, looks like
 // a negative number, is the value of a flag, or comes after "--".
 func arrange(app *cli.App, args []string) ([]string, error) {
-	if len(args) == 0 || args[len(args)-1] == completionFlag {
+	if len(args) == 0 {
 		return args, nil
+	}
+	if args[len(args)-1] == completionFlag {
+		return forCompletion(args), nil
 	}
 	var verb *cli.Command
 	words, early, err := scan(args[1:], flagsOf(app.Commands...), func(word string) bool {
@@ -67,6 +70,21 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 	}
 	out = append(out, flags...)
 	return append(append(out, "--"), words...), nil
+}
+
+// forCompletion makes sure that a question of a completion script never runs a
+// verb: the parser takes the question for an argument when a "--" stands before
+// it. A "--" that is being written is the beginning of a flag; what comes after
+// a finished one is not ours to complete. nil means to say nothing.
+func forCompletion(args []string) []string {
+	i := slices.Index(args, "--")
+	switch {
+	case i < 0:
+		return args
+	case i == len(args)-2:
+		return append(append(slices.Clone(args[:i]), "-"), completionFlag)
+	}
+	return nil
 }
 
 type scanEnd string

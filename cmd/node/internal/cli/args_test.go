@@ -2,7 +2,9 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -115,5 +117,43 @@ func TestCompletionIsLeftAlone(t *testing.T) {
 	in := []string{"parley", "send", "--ti", completionFlag}
 	if got, err := arrange(testProgram().app, in); err != nil || !slices.Equal(got, in) {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// TestCompletionRunsNothing: a question of a completion script is never taken
+// for an argument, wherever a "--" stands.
+func TestCompletionRunsNothing(t *testing.T) {
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir()) // no agent here
+	for _, verb := range (&program{}).build().Commands {
+		for _, words := range [][]string{{}, {"-"}, {"--"}, {"--", ""}, {"x", "--"}, {"--", "x"}, {"x", "--", "y"}} {
+			args := append(append([]string{"parley", verb.Name}, words...), completionFlag)
+			var out, errOut bytes.Buffer
+			code := Run(t.Context(), args, Streams{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errOut})
+			if code != 0 || errOut.Len() > 0 || strings.Contains(out.String(), completionFlag) {
+				t.Errorf("%q: exit code %d, %q, %q", args[1:], code, out.String(), errOut.String())
+			}
+			if finished := len(words) > 1 && words[len(words)-1] != "--"; finished && out.Len() > 0 {
+				t.Errorf("%q: %q", args[1:], out.String())
+			}
+		}
+	}
+}
+
+func TestJSONMovesNoCursor(t *testing.T) {
+	var out bytes.Buffer
+	p := &program{Streams: Streams{Stdout: &out}}
+	const text = "a\u009b2J\x7f\u202ebc\u2028d é 漢 \U000e0001"
+	if err := p.line(text); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsFunc(strings.TrimSuffix(out.String(), "\n"), func(r rune) bool { return !strconv.IsPrint(r) }) {
+		t.Errorf("%q", out.String())
+	}
+	var back string
+	if err := json.Unmarshal(out.Bytes(), &back); err != nil || back != text {
+		t.Errorf("%q became %q: %v", text, back, err)
+	}
+	if !strings.Contains(out.String(), "é 漢") {
+		t.Errorf("what can be printed is escaped: %s", out.String())
 	}
 }

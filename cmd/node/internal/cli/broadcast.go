@@ -32,7 +32,7 @@ $ parley broadcast --reliable --json "are you there?"`,
 // receiptLine is what became of a broadcast at one node, in JSON.
 type receiptLine struct {
 	Node    string `json:"node"`
-	Outcome string `json:"outcome"` // handled, written, failed
+	Outcome string `json:"outcome"` // handled, written, NOT DELIVERED, UNKNOWN or HANDLER FAILED
 	Error   string `json:"error,omitempty"`
 }
 
@@ -74,7 +74,7 @@ func (c *call) receipt(r control.Receipt, took time.Duration) error {
 		lines = append(lines, receiptLine{Node: n, Outcome: "written"})
 	}
 	for _, n := range slices.Sorted(maps.Keys(r.Failed)) {
-		lines = append(lines, receiptLine{Node: n, Outcome: "failed", Error: r.Failed[n]})
+		lines = append(lines, receiptLine{Node: n, Outcome: r.Failed[n].Outcome, Error: r.Failed[n].Error})
 	}
 	slices.SortStableFunc(lines, func(a, b receiptLine) int { return strings.Compare(a.Node, b.Node) })
 	var rows [][]cell
@@ -86,7 +86,7 @@ func (c *call) receipt(r control.Receipt, took time.Duration) error {
 			continue
 		}
 		colour := green
-		if l.Outcome == "failed" {
+		if l.Error != "" {
 			colour = red
 		}
 		rows = append(rows, []cell{{l.Node, bold}, {l.Outcome, colour}, {sentence(l.Error), plain}})

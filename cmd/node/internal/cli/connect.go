@@ -19,7 +19,17 @@ const closeTime = time.Second
 
 // agent finds the local agent.
 func (c *call) agent() (*control.Client, error) {
-	path, err := control.Choose(c.String("socket"), c.String("agent"))
+	socket, name := c.String("socket"), c.String("agent")
+	switch bySocket, byName := c.from["socket"], c.from["agent"]; {
+	case socket == "" || name == "":
+	case bySocket > byName:
+		name = ""
+	case byName > bySocket:
+		socket = ""
+	default:
+		return nil, usage("--socket and --agent both say which agent; give one of them")
+	}
+	path, err := control.Choose(socket, name)
 	if err != nil {
 		return nil, err
 	}

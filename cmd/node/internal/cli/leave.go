@@ -28,6 +28,10 @@ $ parley leave --agent node2`,
 				if err := a.Leave(ctx); err != nil {
 					return err
 				}
+				// Who starts the agent again at once shall find its socket free.
+				if err := a.WaitGone(ctx); err != nil {
+					return err
+				}
 				c.say("left")
 				return nil
 			})

@@ -1,19 +1,54 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
 // line writes v as one line of JSON.
 func (p *program) line(v any) error {
-	enc := json.NewEncoder(p.Stdout)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := p.Stdout.Write(escapeUnprintable(b.Bytes()))
+	return err
+}
+
+// escapeUnprintable writes the characters of JSON that a terminal may obey, and
+// that encoding/json leaves as they are, as \u escapes: the JSON means the same.
+func escapeUnprintable(line []byte) []byte {
+	if !bytes.ContainsFunc(line, commands) {
+		return line
+	}
+	out := make([]byte, 0, len(line)+64)
+	for _, r := range string(line) {
+		switch {
+		case !commands(r):
+			out = utf8.AppendRune(out, r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			out = fmt.Appendf(out, `\u%04x\u%04x`, high, low)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+	}
+	return out
+}
+
+// commands reports whether r is not to be seen but may do something: a control
+// character, or one that changes the direction of the text.
+func commands(r rune) bool {
+	return r != '\n' && (unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp))
 }
 
 // Colours, for people who see them.

@@ -88,8 +88,9 @@ func (c *call) pingOnce(ctx context.Context, m control.Mail, to control.Target, 
 	one, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	rtt, err := m.Ping(one, to)
-	if err != nil && ctx.Err() != nil {
-		return nil // interrupted: this one does not count
+	if err != nil && ctx.Err() != nil { // interrupted
+		stats.add(rtt, err)
+		return nil
 	}
 	out := pong{Node: to.Node, Seq: seq, Time: time.Now(), Millis: millis(rtt)}
 	stats.add(rtt, err)

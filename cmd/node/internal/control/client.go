@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"time"
 )
@@ -47,6 +49,24 @@ func (c *Client) Path() string { return c.path }
 
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// WaitGone returns nil when the agent has given its socket free, so that another
+// one can start with it, and a *Fault when ctx ends before.
+func (c *Client) WaitGone(ctx context.Context) error {
+	c.Close() // the agent waits for idle connections
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := os.Lstat(c.path); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return NewFault(CodeTimeout, "", "the agent has left the cluster, but still ends; its socket "+c.path+" is not free yet", ctx.Err())
+		}
+	}
+}
 
 // Info describes the agent.
 func (c *Client) Info(ctx context.Context) (info Info, err error) {

@@ -63,7 +63,7 @@ func (s *scripted) Ping(ctx context.Context, to Target) (time.Duration, error) {
 }
 func (s *scripted) Broadcast(ctx context.Context, topic string, reliable bool, body []byte) (Receipt, error) {
 	s.body = body
-	return Receipt{Members: 2, Handled: []string{"a"}, Failed: map[string]string{"b": "why"}}, s.note(ctx, "broadcast %s %v", topic, reliable)
+	return Receipt{Members: 2, Handled: []string{"a"}, Failed: map[string]Failure{"b": {"why", Unknown}}}, s.note(ctx, "broadcast %s %v", topic, reliable)
 }
 func (s *scripted) Join(ctx context.Context, seeds []string) (int, error) {
 	return len(seeds), s.note(ctx, "join %q", seeds)
@@ -149,7 +149,7 @@ func TestCallsCrossTheSocket(t *testing.T) {
 		{"push", func() (any, error) { return nil, c.Push(ctx, to, body) }, nil, fmt.Sprintf("push %+v", to), body},
 		{"ping", func() (any, error) { return c.Ping(ctx, to) }, 123 * time.Microsecond, fmt.Sprintf("ping %+v", to), nil},
 		{"broadcast", func() (any, error) { return c.Broadcast(ctx, "t", true, body) },
-			Receipt{Members: 2, Handled: []string{"a"}, Failed: map[string]string{"b": "why"}}, "broadcast t true", body},
+			Receipt{Members: 2, Handled: []string{"a"}, Failed: map[string]Failure{"b": {"why", Unknown}}}, "broadcast t true", body},
 		{"members", func() (any, error) { return c.Members(ctx) }, []Member{{Name: "n1", Tags: map[string]string{"k": "v"}}}, "members", nil},
 		{"info", func() (any, error) { return c.Info(ctx) }, Info{Name: "n1", PID: 7}, "info", nil},
 		{"join", func() (any, error) { return c.Join(ctx, []string{"a:1", "b"}) }, 2, `join ["a:1" "b"]`, nil},

@@ -117,6 +117,9 @@ func (s *Server) listen(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	if opts.Slots > MaxSlots {
+		return NewFault(CodeUsage, "", "a listener answers at most "+strconv.Itoa(MaxSlots)+" messages at a time", nil)
+	}
 	st := newStream(w)
 	for rec, err := range s.agent.Listen(r.Context(), opts) {
 		if err != nil {

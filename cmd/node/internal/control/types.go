@@ -55,14 +55,23 @@ type Target struct {
 	Wait  bool // until the node is there, as long as the context allows
 }
 
+// MaxSlots bounds how many messages one listener answers at a time.
+const MaxSlots = 1024
+
+// Failure says why a node has not handled a broadcast, and what became of it there.
+type Failure struct {
+	Error   string `json:"error"`
+	Outcome string `json:"outcome"` // NotDelivered, Unknown or HandlerFailed
+}
+
 // Receipt says what became of a broadcast.
 type Receipt struct {
-	ID       string            `json:"id,omitempty"`
-	Reliable bool              `json:"reliable"`
-	Members  int               `json:"members"` // others that were alive
-	Handled  []string          `json:"handled,omitempty"`
-	Written  []string          `json:"written,omitempty"` // to nodes without a mailbox; not acknowledged
-	Failed   map[string]string `json:"failed,omitempty"`  // name to why
+	ID       string             `json:"id,omitempty"`
+	Reliable bool               `json:"reliable"`
+	Members  int                `json:"members"` // others that were alive
+	Handled  []string           `json:"handled,omitempty"`
+	Written  []string           `json:"written,omitempty"` // to nodes without a mailbox; not acknowledged
+	Failed   map[string]Failure `json:"failed,omitempty"`  // by name
 }
 
 // TagChange sets and deletes tags of the agent's node.
