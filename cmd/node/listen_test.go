@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -164,4 +165,24 @@ func TestListenExec(t *testing.T) {
 	if code := l.wait(); code != 0 {
 		t.Errorf("a listen that was terminated ends with %d", code)
 	}
+}
+
+// TestListenerWithoutATerminal: when the terminal goes away, the commands that
+// the listener runs go too.
+func TestListenerWithoutATerminal(t *testing.T) {
+	h := newHost(t)
+	h.pair()
+	l := h.listen("node2", "--exec", "echo $$ > pid; sleep 300; true")
+	h.start("", "request", "--agent", "node1", "--timeout", "1m", "node2", "x")
+	var pid int
+	eventually(t, "the command runs", func() bool {
+		b, _ := os.ReadFile(filepath.Join(h.dir, "pid"))
+		pid, _ = strconv.Atoi(strings.TrimSpace(string(b)))
+		return pid > 0
+	})
+	l.signal(syscall.SIGHUP)
+	if code := l.wait(); code != 0 { // as after an interrupt
+		t.Errorf("the listener's exit code is %d", code)
+	}
+	eventually(t, "the command is gone", func() bool { return syscall.Kill(-pid, 0) != nil })
 }

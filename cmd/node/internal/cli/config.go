@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/BurntSushi/toml"
 	"github.com/parley-mesh/parley/cmd/node/internal/nearest"
@@ -61,6 +62,9 @@ func (p *program) resolve(c *cli.Context, verb string) (map[string]source, error
 		if !ok {
 			continue
 		}
+		if len(values) > 1 && !isList(c.Command.Flags, name) {
+			return nil, usage("configuration file %s: %s takes one value, not a list of %d", path, name, len(values))
+		}
 		if err := setFlag(c, name, values); err != nil {
 			return nil, usage("configuration file %s: %s: %v", path, name, err)
 		}
@@ -69,10 +73,21 @@ func (p *program) resolve(c *cli.Context, verb string) (map[string]source, error
 	return from, nil
 }
 
+// isList reports whether the flag may be given more than once.
+func isList(flags []cli.Flag, name string) bool {
+	i := slices.IndexFunc(flags, func(f cli.Flag) bool { return f.Names()[0] == name })
+	_, many := flags[i].(*cli.StringSliceFlag)
+	return many
+}
+
 func setFlag(c *cli.Context, name string, values []string) error {
 	for _, v := range values {
 		if err := c.Set(name, v); err != nil {
-			return fmt.Errorf("%s is not a good value for --%s", quote(v), name)
+			hint := ""
+			if _, isPeriod := c.Value(name).(time.Duration); isPeriod {
+				hint = "; write 5s or 500ms"
+			}
+			return fmt.Errorf("%s is not a good value for --%s%s", quote(v), name, hint)
 		}
 	}
 	return nil

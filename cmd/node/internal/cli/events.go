@@ -27,6 +27,9 @@ func (c *call) events() error {
 		return err
 	}
 	defer a.Close()
+	if c.Int("count") < 0 {
+		return usage("--count must be at least 0")
+	}
 	return c.interruptible(func(ctx context.Context) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()

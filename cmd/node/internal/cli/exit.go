@@ -67,7 +67,12 @@ func (c *call) interruptible(do func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(c.Context.Context)
 	defer cancel(nil)
 	signals := make(chan os.Signal, 2)
+	// A terminal that goes away is an interrupt too: commands of listen --exec have
+	// process groups of their own and would outlive it.
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as under nohup
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	defer signal.Stop(signals)
 	go func() { // ended by the deferred cancel
 		select {
