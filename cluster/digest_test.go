@@ -101,19 +101,19 @@ func TestComparison(t *testing.T) {
 	}
 }
 
-// TestRepair: a node did not hear of another one that joined, and memberlist
-// itself would never mend it.
-func TestRepair(t *testing.T) {
-	t.Parallel()
+// missedNews starts three nodes of which a has not heard that late joined hub;
+// memberlist itself would never mend that.
+func missedNews(t *testing.T) (a, hub, late *Node) {
+	t.Helper()
 	w := newWall()
 	never := func(c *Config) {
 		c.hooks.memberlist = func(m *memberlist.Config) { m.PushPullInterval = 0 }
 	}
-	a, hub := w.start(t, "a", 0, never), w.start(t, "hub", 1, never)
+	a, hub = w.start(t, "a", 0, never), w.start(t, "hub", 1, never)
 	join(t, hub, a)
 	converge(t, a, hub)
 	w.set(true)
-	late := w.start(t, "late", 1, never)
+	late = w.start(t, "late", 1, never)
 	join(t, late, hub)
 	// memberlist transmits the news four times, every 100 ms to two nodes.
 	time.Sleep(time.Second)
@@ -121,6 +121,12 @@ func TestRepair(t *testing.T) {
 	if status(a, "hub") != Alive || status(a, "late") != "" {
 		t.Skipf("the machine was too slow for this: hub is %q, late is %q", status(a, "hub"), status(a, "late"))
 	}
+	return a, hub, late
+}
+
+func TestRepair(t *testing.T) {
+	t.Parallel()
+	a, hub, late := missedNews(t)
 	converge(t, a, hub, late)
 	if a.Stats().Repairs+hub.Stats().Repairs+late.Stats().Repairs == 0 {
 		t.Error("it was not a repair that helped")
@@ -130,21 +136,7 @@ func TestRepair(t *testing.T) {
 // TestRepairAmongChanges: the same while somebody's tags never stop changing.
 func TestRepairAmongChanges(t *testing.T) {
 	t.Parallel()
-	w := newWall()
-	never := func(c *Config) {
-		c.hooks.memberlist = func(m *memberlist.Config) { m.PushPullInterval = 0 }
-	}
-	a, hub := w.start(t, "a", 0, never), w.start(t, "hub", 1, never)
-	join(t, hub, a)
-	converge(t, a, hub)
-	w.set(true)
-	late := w.start(t, "late", 1, never)
-	join(t, late, hub)
-	time.Sleep(time.Second) // see TestRepair
-	w.set(false)
-	if status(a, "hub") != Alive || status(a, "late") != "" {
-		t.Skipf("the machine was too slow for this: hub is %q, late is %q", status(a, "hub"), status(a, "late"))
-	}
+	a, hub, late := missedNews(t)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
