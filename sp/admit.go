@@ -1,51 +1,50 @@
 package sp
 
-// admit waits until a received body of that size may be handled. False means that
-// it will not be, because the server is ending; it is counted.
-func (s *server) admit(l *link, size int) bool {
-	s.mu.Lock()
-	if s.draining || s.isClosing() {
-		s.mu.Unlock()
-		s.drop(l)
+// admit waits until a request of that size may be handled in a goroutine of its own.
+// False means that it will not be, because the server is ending; it is counted. Only
+// the reading goroutine calls it.
+func (l *link) admit(size int) bool {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.s.draining:
+		l.drop()
 		return false
 	}
-	s.handling++ // from here on a Shutdown waits for it
-	s.mu.Unlock()
-
-	if !l.credit.acquire(messageCost+size, s.closing, nil) {
-		s.drop(l)
-		s.handled()
+	if !l.credit.acquire(messageCost+size, l.s.draining, nil) {
+		<-l.slots
+		l.drop()
 		return false
 	}
-	if !s.enter(l, s.extra+size) {
+	if !l.enter(handlerCost + size) {
 		l.credit.release(messageCost + size)
-		s.drop(l)
-		s.handled()
+		<-l.slots
+		l.drop()
 		return false
 	}
+	l.running.Add(1)
 	return true
 }
 
-// enter takes the cost from what all links share, at once for a link of which
-// nothing is being handled. Only the link's reader calls it.
-func (s *server) enter(l *link, cost int) bool {
+// enter takes the cost from what all links share, at once for a link of which nothing
+// is being handled.
+func (l *link) enter(cost int) bool {
 	l.mu.Lock()
 	if l.n == 0 {
 		l.n++
 		l.mu.Unlock()
-		s.total.take(cost)
+		l.s.total.take(cost)
 		return true
 	}
 	alone := make(chan struct{})
 	l.alone = alone
 	l.mu.Unlock()
 
-	granted := s.total.acquire(cost, s.closing, alone)
+	granted := l.s.total.acquire(cost, l.s.draining, alone)
 	if !granted {
-		if s.isClosing() {
+		if l.s.isDraining() {
 			return false
 		}
-		s.total.take(cost)
+		l.s.total.take(cost)
 	}
 	l.mu.Lock()
 	l.n++
@@ -54,14 +53,27 @@ func (s *server) enter(l *link, cost int) bool {
 	return true
 }
 
-// charge adds to the size of a message being handled.
-func (s *server) charge(l *link, size int) {
-	l.credit.take(size)
-	s.total.take(size)
+// left is admit for a request that is being handled already, by a goroutine that is
+// left alone with it.
+func (l *link) left(size int) {
+	l.slots <- struct{}{} // all are free
+	l.mu.Lock()
+	l.n++
+	l.mu.Unlock()
+	l.running.Add(1)
+	l.charge(size)
+	l.credit.take(messageCost)
+	l.s.total.take(handlerCost)
 }
 
-// finish ends what admit began, with all that was charged.
-func (s *server) finish(l *link, size int) {
+// charge adds to the size of a message being handled.
+func (l *link) charge(size int) {
+	l.credit.take(size)
+	l.s.total.take(size)
+}
+
+// finish ends what admit or left began, with all that was charged.
+func (l *link) finish(size int) {
 	l.mu.Lock()
 	if l.n--; l.n == 0 && l.alone != nil {
 		close(l.alone)
@@ -69,32 +81,7 @@ func (s *server) finish(l *link, size int) {
 	}
 	l.mu.Unlock()
 	l.credit.release(messageCost + size)
-	s.total.release(s.extra + size)
-	s.handled()
-}
-
-// drop counts a message that was received and will not be handled.
-func (s *server) drop(l *link) {
-	s.stats.dropped.Add(1)
-	s.log.warn("sp: message dropped, the endpoint is closing", "peer", l.remote)
-}
-
-func (s *server) handled() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.handling--
-	s.checkIdle()
-}
-
-// checkIdle tells a Shutdown that nothing is being handled any more. The caller
-// holds mu.
-func (s *server) checkIdle() {
-	if !s.draining || s.handling > 0 {
-		return
-	}
-	select {
-	case <-s.idle:
-	default:
-		close(s.idle)
-	}
+	l.s.total.release(handlerCost + size)
+	l.running.Add(-1)
+	<-l.slots
 }

@@ -71,12 +71,12 @@ func (c *client) connect(hostport string, set *dialSettings) error {
 }
 
 // checkSize refuses a message that the peer would, by our own limit, refuse.
-func (c *client) checkSize(body []byte) error {
-	if len(body) <= c.cfg.MaxMessage {
+func (c *client) checkSize(size int) error {
+	if size <= c.cfg.MaxMessage {
 		return nil
 	}
 	c.stats.tooLarge.Add(1)
-	return fmt.Errorf("%w: %w", ErrNotSent, &LimitError{Size: uint64(len(body)), Limit: c.cfg.MaxMessage})
+	return fmt.Errorf("%w: %w", ErrNotSent, &LimitError{Size: uint64(size), Limit: c.cfg.MaxMessage})
 }
 
 // ended reports whether the connection has ended.

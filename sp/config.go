@@ -65,6 +65,14 @@ type Config struct {
 	// connection lasts: that peer may be pressing back.
 	StallTimeout time.Duration
 
+	// Poll is for how long a connection's reader polls the socket before it parks,
+	// while traffic is one message at a time and that finds the next one; default 0,
+	// which is not at all. Some 20 µs can halve the time of a lone round trip between
+	// two processes that have a core each. It costs processor time: a message that
+	// does not come in time costs all of Poll, once; a reader whose messages often do
+	// not stops polling for a while, and an idle connection does not poll.
+	Poll time.Duration
+
 	// Logger is told what was refused, cut off and lost; default slog.Default().
 	Logger *slog.Logger
 }
@@ -100,6 +108,7 @@ func (cfg Config) normalized() (Config, error) {
 	}{
 		{"HandshakeTimeout", &cfg.HandshakeTimeout, 5 * time.Second},
 		{"StallTimeout", &cfg.StallTimeout, 10 * time.Second},
+		{"Poll", &cfg.Poll, 0},
 	} {
 		if *f.v < 0 {
 			return cfg, fmt.Errorf("sp: Config.%s is negative (%v)", f.name, *f.v)

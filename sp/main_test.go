@@ -51,7 +51,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func within(t *testing.T, d time.Duration) context.Context {
+func within(t testing.TB, d time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	t.Cleanup(cancel)
@@ -100,7 +100,7 @@ func (b *syncBuffer) String() string {
 
 func echo(_ context.Context, in sp.Inbound) []byte { return in.Body }
 
-func newReplier(t *testing.T, handle func(context.Context, sp.Inbound) []byte, cfg sp.Config) *sp.Replier {
+func newReplier(t testing.TB, handle func(context.Context, sp.Inbound) []byte, cfg sp.Config) *sp.Replier {
 	t.Helper()
 	r, err := sp.ListenReplier(anyPort, handle, quiet(cfg))
 	if err != nil {
@@ -110,7 +110,7 @@ func newReplier(t *testing.T, handle func(context.Context, sp.Inbound) []byte, c
 	return r
 }
 
-func newPuller(t *testing.T, handle func(context.Context, sp.Inbound), cfg sp.Config) *sp.Puller {
+func newPuller(t testing.TB, handle func(context.Context, sp.Inbound), cfg sp.Config) *sp.Puller {
 	t.Helper()
 	p, err := sp.ListenPuller(anyPort, handle, quiet(cfg))
 	if err != nil {
@@ -120,7 +120,7 @@ func newPuller(t *testing.T, handle func(context.Context, sp.Inbound), cfg sp.Co
 	return p
 }
 
-func newRequester(t *testing.T, url string, cfg sp.Config) *sp.Requester {
+func newRequester(t testing.TB, url string, cfg sp.Config) *sp.Requester {
 	t.Helper()
 	r, err := sp.DialRequester(within(t, soon), url, quiet(cfg))
 	if err != nil {
@@ -130,7 +130,7 @@ func newRequester(t *testing.T, url string, cfg sp.Config) *sp.Requester {
 	return r
 }
 
-func newPusher(t *testing.T, url string, cfg sp.Config) *sp.Pusher {
+func newPusher(t testing.TB, url string, cfg sp.Config) *sp.Pusher {
 	t.Helper()
 	p, err := sp.DialPusher(within(t, soon), url, quiet(cfg))
 	if err != nil {

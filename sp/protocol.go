@@ -46,6 +46,7 @@ func transportPipe(pp mangos.ProtocolPipe) (*pipe, error) {
 	if mp, ok := pp.(mangos.Pipe); ok {
 		if v, err := mp.GetOption(optPipe); err == nil {
 			if p, ok := v.(*pipe); ok {
+				p.ours = true
 				return p, nil
 			}
 		}

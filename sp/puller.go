@@ -3,21 +3,17 @@ package sp
 import (
 	"context"
 	"errors"
+	"time"
 )
-
-// pullAhead is how many messages of a connection a Puller reads ahead of its
-// handler, within QueueBytes.
-const pullAhead = 256
 
 // Puller receives one-way messages (SP PULL). Its methods may be called
 // concurrently.
 type Puller struct{ s *server }
 
 // ListenPuller listens on url (tcp://host:port, port 0 for any free one) and gives
-// what arrives to handle: one message at a time and in order for each connection,
-// concurrently across connections. While a connection has 256 messages or
-// Config.QueueBytes received and not handled, it is not read (back-pressure); the
-// others are.
+// what arrives to handle: one message at a time and in order for each connection, on
+// the goroutine that reads it, concurrently across connections. While handle is at
+// work its connection is not read (back-pressure); the others are.
 //
 // What was received is handled even when its connection breaks meanwhile; ctx ends
 // only when the Puller is closed. A connection whose peer ends it in good order is
@@ -25,74 +21,68 @@ type Puller struct{ s *server }
 // panic of handle is not recovered.
 //
 // Errors: *URLError, a bad Config, or what the system says of the address.
-func ListenPuller(url string, handle func(context.Context, Inbound), cfg Config) (*Puller, error) {
-	s, err := newServer(url, infoPull, 0, messageCost, cfg, func(s *server, l *link) { s.servePushes(l, handle) })
+func ListenPuller(url string, handle func(ctx context.Context, in Inbound), cfg Config) (*Puller, error) {
+	s, err := newServer(url, infoPull, 0, cfg, func(l *link, g *reading) bool { return l.readPushes(g, handle) })
 	if err != nil {
 		return nil, err
 	}
 	return &Puller{s}, nil
 }
 
-// servePushes reads messages until the connection ends, and waits until all are
-// handled. Only then it answers an orderly end with ours: the peer may be waiting
-// for it, to go on elsewhere with what must not overtake.
-func (s *server) servePushes(l *link, handle func(context.Context, Inbound)) {
-	queue := make(chan []byte, pullAhead)
-	done := make(chan struct{})
-	go s.handlePushes(l, queue, done, handle)
-	body, err := l.tp.next() // mangos' core would close at the end
-	for ; err == nil; body, err = l.tp.next() {
-		if s.admit(l, len(body)) {
-			queue <- body // handlePush is quick once the server is closing
+// readPushes reads messages and handles them, until the connection ends. Only then an
+// orderly end of the peer is answered with ours: it may be waiting for that, to go on
+// elsewhere with what must not overtake. When Shutdown interrupts it, the peer is told
+// that we end, and what it has sent until it ends, too, is handled.
+func (l *link) readPushes(g *reading, handle func(context.Context, Inbound)) bool {
+	in := Inbound{Remote: l.remote, Peer: l.tp.peer}
+	for {
+		if !l.in.ready() {
+			l.busy.Store(false)
+		}
+		body, own, err := l.in.next()
+		if errors.Is(err, errInterrupted) && !l.departed {
+			l.departed = true
+			l.tp.closeWrite()
+			l.in.resume()
+			defer time.AfterFunc(lingerTime, l.in.interrupt).Stop()
+			continue
+		}
+		if err != nil {
+			l.lost(err)
+			return true
+		}
+		if l.s.isClosing() {
+			l.drop()
+			continue
+		}
+		if !l.busy.Load() {
+			l.busy.Store(true)
+		}
+		in.Body, in.taken = body, nil
+		if own {
+			g.taken = false
+			in.taken = &g.taken
+		}
+		handle(l.s.ctx, in)
+		if own && g.taken {
+			l.in.keep()
 		}
 	}
-	if !errors.Is(err, errHungUp) {
-		_ = l.pp.Close()
-	}
-	close(queue)
-	<-done
-	_ = l.pp.Close()
-}
-
-// handlePushes is the goroutine that handles the messages of a connection. When
-// handle ends it (runtime.Goexit), another goes on.
-func (s *server) handlePushes(l *link, queue <-chan []byte, done chan<- struct{}, handle func(context.Context, Inbound)) {
-	finished := false
-	defer func() {
-		if finished {
-			close(done)
-		} else {
-			go s.handlePushes(l, queue, done, handle)
-		}
-	}()
-	for body := range queue {
-		s.handlePush(l, body, handle)
-	}
-	finished = true
-}
-
-func (s *server) handlePush(l *link, body []byte, handle func(context.Context, Inbound)) {
-	defer s.finish(l, len(body))
-	if s.isClosing() {
-		s.drop(l)
-		return
-	}
-	handle(s.ctx, Inbound{Body: body, Remote: l.remote})
 }
 
 // URL returns the address as bound, tcp://ip:port.
 func (p *Puller) URL() string { return p.s.url() }
 
-// Shutdown ends gracefully: it stops accepting connections and messages, waits
-// until what was received is handled, and closes. Messages that arrive meanwhile
-// are dropped and counted. When ctx ends first, Shutdown ends the rest like Close
-// but does not wait for it, and the error says how many messages were left. It must
-// not be called from handle.
+// Shutdown ends gracefully: it stops accepting connections, tells the peers that it
+// ends, handles what they have sent until they end their connections, too, for a
+// second at most, and closes. A [Pusher] ends at once and loses nothing: what it has
+// not written is in Unsent. When ctx ends first, Shutdown ends the rest like Close but
+// does not wait for it, and the error says how many handlers were at work. It must not
+// be called from handle.
 func (p *Puller) Shutdown(ctx context.Context) error { return p.s.shutdown(ctx) }
 
 // Close ends all connections at once, ends the handlers' context and waits for the
-// handlers. Messages received and not handled are dropped and counted. It returns
-// nil, may be called again, and must not be called from handle.
+// handlers. Messages read and not handled are dropped and counted. It returns nil, may be called again, and must not be called from handle.
 func (p *Puller) Close() error { return p.s.close() }
 
 // Stats returns the counters.

@@ -3,44 +3,24 @@ package sp
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
-
-	"go.nanomsg.org/mangos/v3"
+	"time"
 )
 
 // Pusher sends one-way messages to one peer over one connection (SP PUSH). Its
 // methods may be called concurrently; messages of one caller keep their order.
 //
-// It does not reconnect: when the connection is lost, Done is closed, what was
-// queued is lost and counted, and every call fails; the owner closes it and dials a
-// new one.
+// It does not reconnect: when the connection is lost, Done is closed and every call
+// fails; the owner closes it, dials a new one and sends there what Unsent returns.
 type Pusher struct {
-	c      *client
-	credit *budget
-	wake   chan struct{} // holds one: the queue is not empty
+	c *client
 
 	mu        sync.Mutex
-	ended     bool // nothing is accepted any more
-	queue     []pushed
-	bytes     int    // in queue
-	accepted  uint64 // messages, ever
-	settled   uint64 // written or lost
+	settled   bool // lost is counted
+	told      bool // and logged
+	unsent    [][]byte
 	lost      uint64
 	lostBytes uint64
-	drainers  []*drainer // in the order of their targets
-}
-
-// pushed is an accepted message; it stays in the queue until it is written.
-type pushed struct {
-	m    *mangos.Message
-	size int
-}
-
-// drainer waits until the first target messages are settled.
-type drainer struct {
-	target uint64
-	done   chan struct{}
 }
 
 // DialPusher connects and shakes hands within ctx, and within 10 s and
@@ -50,135 +30,88 @@ func DialPusher(ctx context.Context, url string, cfg Config) (*Pusher, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pusher{c: c, credit: newBudget(c.cfg.QueueBytes), wake: make(chan struct{}, 1)}
+	p := &Pusher{c: c}
 	c.wg.Go(p.read)
-	c.wg.Go(p.write)
 	return p, nil
 }
 
-// Send queues body, which must not be changed from the call on unless the call
-// fails: it is not copied. While Config.QueueBytes are queued, Send waits within ctx.
-// nil means queued: Drain tells when it was written, Lost when it never will be. An
-// error means not queued; it matches ErrNotSent, together with
-// the cause: ErrTooLarge, ctx's, ErrClosed, or what ended the connection.
-func (p *Pusher) Send(ctx context.Context, body []byte) error {
-	if err := p.send(ctx, body); err != nil {
+// Send queues one message, the parts one after the other, which are the caller's again
+// when it returns. While Config.QueueBytes are queued, Send waits within ctx. A part of
+// more than 16 KiB is not copied, as long as the peer takes it within milliseconds.
+//
+// nil means queued: Drain tells when it was written, Lost and Unsent when it never was.
+// An error means not queued; it matches ErrNotSent, together with the cause:
+// ErrTooLarge, ctx's, ErrClosed, or what ended the connection.
+func (p *Pusher) Send(ctx context.Context, parts ...[]byte) error {
+	if err := p.send(ctx, parts...); err != nil {
 		return &callError{"push to", p.c.url, err}
 	}
 	return nil
 }
 
-func (p *Pusher) send(ctx context.Context, body []byte) error {
-	if err := p.c.checkSize(body); err != nil {
+func (p *Pusher) send(ctx context.Context, parts ...[]byte) error {
+	size := 0
+	for _, b := range parts {
+		size += len(b)
+	}
+	if err := p.c.checkSize(size); err != nil {
 		return err
 	}
 	if p.c.ended() || ctx.Err() != nil {
 		return p.c.unsent(ctx)
 	}
-	cost := messageCost + len(body)
-	if !p.credit.acquire(cost, ctx.Done(), p.c.done) {
-		return p.c.unsent(ctx)
+	_, err := p.c.tp.out.send(ctx, time.Time{}, behind, nil, parts...)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errShut):
+		return notSent(ErrClosed)
+	case ctx.Err() == nil && !p.c.ended():
+		return notSent(p.c.tp.fail(err))
 	}
-	if !p.enqueue(pushed{outgoing(nil, body), len(body)}) {
-		p.credit.release(cost)
-		return p.c.unsent(ctx)
-	}
-	return nil
+	return p.c.unsent(ctx)
 }
 
-func (p *Pusher) enqueue(e pushed) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ended {
-		return false
-	}
-	p.queue = append(p.queue, e)
-	p.bytes += e.size
-	p.accepted++
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
-	return true
-}
-
-// write is the goroutine that writes the queue. It ends with the connection, and
-// then gives up what is left.
-func (p *Pusher) write() {
-	defer p.giveUp()
-	for {
-		select {
-		case <-p.wake:
-		case <-p.c.done:
-			return
-		}
-		for {
-			e, ok := p.front()
-			if !ok {
-				break
-			}
-			if p.c.pp.SendMsg(e.m) != nil {
-				return
-			}
-			p.written(e)
-		}
-	}
-}
-
-func (p *Pusher) front() (e pushed, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.queue) == 0 {
-		p.queue = nil // it may have been long
-		return pushed{}, false
-	}
-	return p.queue[0], true
-}
-
-func (p *Pusher) written(e pushed) {
-	p.mu.Lock()
-	p.queue[0] = pushed{}
-	p.queue = p.queue[1:]
-	p.bytes -= e.size
-	p.settle(1)
-	p.mu.Unlock()
-	p.credit.release(messageCost + e.size)
-}
-
-// settle counts messages whose fate is known and wakes who waited for that. The
-// caller holds mu.
-func (p *Pusher) settle(n int) {
-	p.settled += uint64(n)
-	for len(p.drainers) > 0 && p.drainers[0].target <= p.settled {
-		close(p.drainers[0].done)
-		p.drainers = slices.Delete(p.drainers, 0, 1)
-	}
-}
-
-// giveUp counts what is in the queue as lost: the connection has ended.
-func (p *Pusher) giveUp() {
-	<-p.c.done
-	p.mu.Lock()
-	n, bytes := len(p.queue), p.bytes
-	p.ended = true
-	p.queue, p.bytes = nil, 0
-	p.lost += uint64(n)
-	p.lostBytes += uint64(bytes)
-	p.settle(n)
-	p.mu.Unlock()
-	if n > 0 {
-		p.c.log.warn("sp: messages lost, they were queued and not written", "messages", n, "bytes", bytes, "err", p.c.tp.endedBy())
-	}
-}
-
-// read is the goroutine that notices the connection's end. A PULL peer has nothing
-// to say; what it says is ignored.
+// read is the goroutine that notices the connection's end, and then settles what was
+// not written. A PULL peer has nothing to say; what it says is ignored.
 func (p *Pusher) read() {
 	for {
-		if _, ok := receive(p.c.pp); !ok {
-			return
+		if _, _, err := p.c.tp.in.next(); err != nil {
+			_ = p.c.tp.fail(err)
+			break
 		}
 	}
+	_ = p.c.pp.Close() // waits for the writer
+	p.c.tp.in.close()
+	p.settle()
+}
+
+// settle counts what was not written as lost. The connection must have ended.
+func (p *Pusher) settle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.settled {
+		return
+	}
+	p.settled = true
+	p.unsent = p.c.tp.out.unsent()
+	p.lost = uint64(len(p.unsent))
+	for _, b := range p.unsent {
+		p.lostBytes += uint64(len(b))
+	}
+}
+
+// Unsent returns the messages that were accepted and not wholly written when the
+// connection ended, in their order: the peer has not seen them and will not. They do
+// not count as Lost any more. It waits for Done, and returns each message once.
+func (p *Pusher) Unsent() [][]byte {
+	<-p.c.done
+	p.c.wg.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	unsent := p.unsent
+	p.unsent, p.lost, p.lostBytes = nil, 0, 0
+	return unsent
 }
 
 // Drain waits until everything accepted before the call was written to the
@@ -186,48 +119,27 @@ func (p *Pusher) read() {
 // why. A Pusher that is closed after a successful Drain loses nothing unless the
 // connection or the peer fails.
 func (p *Pusher) Drain(ctx context.Context) error {
-	p.mu.Lock()
-	d := &drainer{target: p.accepted, done: make(chan struct{})}
-	if p.settled >= d.target {
-		close(d.done)
-	} else {
-		p.drainers = append(p.drainers, d)
+	err := p.c.tp.out.drain(ctx)
+	if err == nil {
+		return nil
 	}
-	p.mu.Unlock()
-
-	select {
-	case <-d.done:
-	case <-ctx.Done():
+	messages, bytes := p.Queued()
+	if ctx.Err() == nil || p.c.ended() {
+		err = p.c.tp.endedBy()
+		p.mu.Lock()
+		messages, bytes = max(messages, int(p.lost)), max(bytes, int(p.lostBytes))
+		p.mu.Unlock()
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if i := slices.Index(p.drainers, d); i >= 0 {
-		p.drainers = slices.Delete(p.drainers, i, i+1)
-	}
-	switch {
-	case p.settled < d.target:
-		e := &DrainError{URL: p.c.url, Messages: d.target - p.settled, Err: contextError(ctx)}
-		for _, q := range p.queue[:e.Messages] {
-			e.Bytes += uint64(q.size)
-		}
-		return e
-	case p.lost > 0:
-		return &DrainError{URL: p.c.url, Messages: p.lost, Bytes: p.lostBytes, Err: p.c.tp.endedBy()}
-	}
-	return nil
+	return &DrainError{URL: p.c.url, Messages: uint64(messages), Bytes: uint64(bytes), Err: err}
 }
 
 // Queued is what was accepted and is not yet written: messages, and bytes of their
 // bodies.
-func (p *Pusher) Queued() (messages, bytes int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.queue), p.bytes
-}
+func (p *Pusher) Queued() (messages, bytes int) { return p.c.tp.out.pending() }
 
-// Lost is what was accepted and never written, because the connection broke or
-// Close came first: messages, and bytes of their bodies. What was written and did
-// not arrive is not known here and not in it.
+// Lost is what was accepted and never wholly written, because the connection broke or
+// Close came first: messages, and bytes of their bodies. What was written and did not
+// arrive is not known here and not in it.
 func (p *Pusher) Lost() (messages, bytes uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -250,9 +162,7 @@ func (p *Pusher) Done() <-chan struct{} { return p.c.done }
 // connection, such as ErrClosed; what was written may be handled yet.
 func (p *Pusher) Shutdown(ctx context.Context) error {
 	defer p.c.close()
-	p.mu.Lock()
-	p.ended = true
-	p.mu.Unlock()
+	p.c.tp.out.shut()
 	if err := p.Drain(ctx); err != nil {
 		return err
 	}
@@ -270,9 +180,17 @@ func (p *Pusher) Shutdown(ctx context.Context) error {
 }
 
 // Close ends the connection; what is queued is lost and counted, so Drain first, or
-// use Shutdown. It returns nil and may be called again.
+// use Shutdown, or Unsent. It returns nil and may be called again.
 func (p *Pusher) Close() error {
 	p.c.close()
+	p.mu.Lock()
+	messages, bytes, told := p.lost, p.lostBytes, p.told
+	p.told = true
+	p.mu.Unlock()
+	if messages > 0 && !told {
+		p.c.log.warn("sp: messages lost, they were queued and not written",
+			"messages", messages, "bytes", bytes, "err", p.c.tp.endedBy())
+	}
 	return nil
 }
 

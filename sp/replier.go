@@ -2,7 +2,8 @@ package sp
 
 import (
 	"context"
-	"sync"
+	"slices"
+	"time"
 )
 
 // Replier answers requests (SP REP). Its methods may be called concurrently.
@@ -11,13 +12,19 @@ type Replier struct{ s *server }
 // ListenReplier listens on url (tcp://host:port, port 0 for any free one) and
 // answers what arrives.
 //
-// handle runs in a goroutine of its own for each request, at most Config.InFlight
-// for each connection and as many as Config.TotalBytes allows in all; beyond that
-// the connection is not read (back-pressure). Its ctx ends when the connection
-// breaks or the Replier is closed; but a connection that is not read breaks
-// unnoticed until a handler ends, so handlers must bound themselves in time. What handle returns is the reply, which belongs to the Replier
-// from then on; nil means no reply. A reply over MaxMessage is not sent, but
-// counted and logged. A panic of handle is not recovered.
+// handle is called concurrently. While it is quick, it runs on the goroutine that reads
+// the connection, one request after the other. Once it has taken more than a
+// millisecond or two another goroutine reads on, and while handlers are slow each has
+// a goroutine of its own: at most Config.InFlight of them for each connection, and as
+// many as Config.TotalBytes allows in all; beyond that the connection is not read
+// (back-pressure).
+//
+// Its ctx ends when the connection breaks or the Replier is closed; but a connection
+// that is not read breaks unnoticed until a handler ends, so handlers must bound
+// themselves in time. What handle returns is the reply, which must not be changed
+// afterwards, unless it is in.Body or in.Scratch or part of them; nil means no reply.
+// A reply over MaxMessage is not sent, but counted and logged. A panic of handle is
+// not recovered.
 //
 // A peer that does not read its replies is disconnected after StallTimeout and
 // holds up no other peer. While its unwritten replies are over QueueBytes, no more
@@ -26,75 +33,217 @@ type Replier struct{ s *server }
 //
 // Errors: *URLError, a bad Config, or what the system says of the address.
 func ListenReplier(url string, handle func(context.Context, Inbound) []byte, cfg Config) (*Replier, error) {
-	s, err := newServer(url, infoRep, maxHops*wordSize, handlerCost, cfg, func(s *server, l *link) { s.serveRequests(l, handle) })
+	s, err := newServer(url, infoRep, maxHops*wordSize, cfg, func(l *link, g *reading) bool { return l.readRequests(g, handle) })
 	if err != nil {
 		return nil, err
 	}
 	return &Replier{s}, nil
 }
 
-// serveRequests reads requests until the connection ends and waits for their
-// handlers.
-func (s *server) serveRequests(l *link, handle func(context.Context, Inbound) []byte) {
-	var handlers sync.WaitGroup
-	defer handlers.Wait()
+// Handlers that take longer than one to two watchPeriods do not run on the reading
+// goroutine; quickHandler and slowHandlers say when they do again.
+const (
+	watchPeriod  = time.Millisecond
+	quickHandler = 100 * time.Microsecond
+	slowHandlers = 64
+)
+
+type handler = func(context.Context, Inbound) []byte
+
+// readRequests reads requests and has them handled, until the connection ends or
+// Shutdown interrupts it. False means that another goroutine reads on.
+func (l *link) readRequests(g *reading, handle handler) bool {
 	for {
-		frame, ok := receive(l.pp)
-		if !ok {
-			return
+		if l.s.isDraining() {
+			l.dropReady()
+			return true
+		}
+		frame, own, err := l.in.next()
+		if err != nil {
+			l.lost(err)
+			return true
 		}
 		header, body, err := splitRequest(frame)
 		switch {
 		case err == nil && header == nil:
-			s.stats.malformed.Add(1)
-			s.log.warn("sp: request dropped", "peer", l.remote, "reason", "too many hops")
+			l.s.stats.malformed.Add(1)
+			l.s.log.warn("sp: request dropped", "peer", l.remote, "reason", "too many hops")
 			continue
-		case err == nil && len(body) > s.cfg.MaxMessage:
-			err = oversized(uint64(len(body)), s.cfg.MaxMessage)
+		case err == nil && len(body) > l.s.cfg.MaxMessage:
+			err = oversized(uint64(len(body)), l.s.cfg.MaxMessage)
 		}
-		if err != nil {
-			_ = l.tp.fail(err)
-			_ = l.pp.Close()
-			return
+		switch {
+		case err != nil:
+			l.lost(err)
+			return true
+		case l.slow.Load() > 0 || l.running.Load() > 0:
+			l.out.flush() // we may have to wait now
+			l.handleApart(handle, frame, len(header), own)
+		case !l.handleHere(g, handle, header, body, own):
+			return false
 		}
-		select {
-		case l.slots <- struct{}{}:
-		case <-s.closing:
-			s.drop(l)
-			continue
-		}
-		size := len(body)
-		if !s.admit(l, size) {
-			<-l.slots
-			continue
-		}
-		handlers.Go(func() {
-			defer func() {
-				<-l.slots
-				s.finish(l, size)
-			}()
-			reply := handle(l.ctx, Inbound{Body: body, Remote: l.remote})
-			if reply != nil {
-				s.charge(l, len(reply))
-				size += len(reply)
-				s.reply(l, header, reply)
-			}
-		})
 	}
 }
 
-// reply writes a reply, waiting at most StallTimeout for a peer that does not read.
-func (s *server) reply(l *link, header, reply []byte) {
-	if len(reply) > s.cfg.MaxMessage {
-		s.stats.tooLarge.Add(1)
-		s.stats.repliesLost.Add(1)
-		s.log.error("sp: reply not sent", "peer", l.remote,
-			"err", &LimitError{Size: uint64(len(reply)), Limit: s.cfg.MaxMessage})
+// dropReady drops what was read and not handled.
+func (l *link) dropReady() {
+	for l.in.ready() {
+		if _, _, err := l.in.next(); err != nil {
+			return
+		}
+		l.drop()
+	}
+	l.out.flush()
+}
+
+// handleHere runs the handler on the reading goroutine. The replies to all requests
+// that came together leave together. False means that the handler took too long and
+// that another goroutine reads on.
+func (l *link) handleHere(g *reading, handle handler, header, body []byte, own bool) bool {
+	if l.in.scratch == nil {
+		l.in.scratch = getChunk()
+	}
+	lent, scratch := l.in.chunk, l.in.scratch
+	l.size = len(body)
+	g.turn = l.turn.Add(1) // from here on another goroutine may take over the reader
+	if !l.watching.Load() {
+		l.startWatch()
+	}
+	in := Inbound{Body: body, Scratch: scratch[:0], Remote: l.remote, Peer: l.tp.peer}
+	if own {
+		g.taken = false
+		in.taken = &g.taken
+	}
+	reply := handle(l.ctx, in)
+	if !l.readsOn(g) {
+		if reply != nil {
+			l.charge(len(reply))
+			l.reply(together, header, reply)
+		}
+		l.finish(len(body) + len(reply))
+		l.handlers.Done()
+		if lent != nil {
+			putChunk(lent)
+		}
+		putChunk(scratch)
+		return false
+	}
+	if reply != nil {
+		l.reply(later, header, reply)
+	}
+	if own && g.taken {
+		l.in.keep()
+	}
+	if !l.in.ready() {
+		l.out.flush()
+	}
+	return true
+}
+
+// readsOn ends a turn. It reports whether the goroutine still is the one that reads.
+func (l *link) readsOn(g *reading) bool {
+	turn := g.turn
+	g.turn = 0
+	return l.turn.CompareAndSwap(turn, turn+1)
+}
+
+// startWatch has the reading goroutine looked after.
+func (l *link) startWatch() {
+	if l.watching.CompareAndSwap(false, true) {
+		l.lookSoon()
+	}
+}
+
+func (l *link) lookSoon() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.watch == nil {
+		l.watch = time.AfterFunc(watchPeriod, l.look)
+	} else {
+		l.watch.Reset(watchPeriod)
+	}
+}
+
+func (l *link) stopWatch() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.watch != nil {
+		l.watch.Stop()
+	}
+}
+
+// look is the watch: it runs from time to time while there are requests. When it finds
+// the reading goroutine in the same handler as before, it has another one read on.
+func (l *link) look() {
+	turn := l.turn.Load()
+	same := turn == l.seen
+	l.seen = turn
+	switch {
+	case turn%2 == 0 && same:
+		l.watching.Store(false)
+		if l.turn.Load() == turn || !l.watching.CompareAndSwap(false, true) {
+			return
+		}
+	case same && l.turn.CompareAndSwap(turn, turn+1):
+		l.takeOver()
+	}
+	l.lookSoon()
+}
+
+// takeOver leaves the reading goroutine alone with its handler and has another one
+// read on. The caller has won the turn, so that nobody else uses the reader now.
+func (l *link) takeOver() {
+	l.slow.Store(slowHandlers)
+	l.handlers.Add(1)
+	l.left(l.size)
+	l.out.flush() // replies that are finished
+	l.in.split()
+	l.s.wg.Go(l.lead)
+}
+
+// handleApart has a request handled in a goroutine of its own, as soon as that may be.
+func (l *link) handleApart(handle handler, frame []byte, header int, own bool) {
+	size := len(frame) - header
+	if !l.admit(size) {
 		return
 	}
-	if err := l.pp.SendMsg(outgoing(header, reply)); err != nil {
-		s.stats.repliesLost.Add(1)
-		s.log.debug("sp: reply lost", "peer", l.remote, "err", err)
+	if own {
+		l.in.keep()
+	} else {
+		frame = slices.Clone(frame)
+	}
+	l.handlers.Go(func() {
+		charged := size
+		defer func() { l.finish(charged) }()
+		begun := time.Now()
+		taken := false
+		reply := handle(l.ctx, Inbound{Body: frame[header:], Remote: l.remote, Peer: l.tp.peer, taken: &taken})
+		if time.Since(begun) > quickHandler {
+			l.slow.Store(slowHandlers)
+		} else {
+			l.slow.Add(-1)
+		}
+		if reply != nil {
+			l.charge(len(reply))
+			charged += len(reply)
+			l.reply(together, frame[:header], reply)
+		}
+	})
+}
+
+// reply sends a reply. It waits while the queue is full, at most StallTimeout for a
+// peer that does not read.
+func (l *link) reply(u urgency, header, reply []byte) {
+	if len(reply) > l.s.cfg.MaxMessage {
+		l.s.stats.tooLarge.Add(1)
+		l.s.stats.repliesLost.Add(1)
+		l.s.log.error("sp: reply not sent", "peer", l.remote,
+			"err", &LimitError{Size: uint64(len(reply)), Limit: l.s.cfg.MaxMessage})
+		return
+	}
+	if _, err := l.out.send(l.ctx, time.Time{}, u, header, reply); err != nil {
+		l.s.stats.repliesLost.Add(1)
+		l.s.log.debug("sp: reply lost", "peer", l.remote, "err", err)
 	}
 }
 

@@ -2,9 +2,13 @@ package sp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"go.nanomsg.org/mangos/v3"
 )
@@ -14,14 +18,29 @@ const (
 	handlerCost = 16 << 10 // what one in a goroutine of its own does
 )
 
-// Inbound is a message received by a Replier or Puller.
+// Inbound is a message received by a Replier or Puller. Its memory is used again when
+// the handler has returned.
 type Inbound struct {
-	Body   []byte   // owned by the handler
-	Remote net.Addr // the peer's address
+	Body    []byte   // valid until the handler returns, which may change it; Take for longer
+	Scratch []byte   // Replier: empty, with room for a reply of some 64 KiB; valid as Body is
+	Remote  net.Addr // the peer's address
+	Peer    string   // the name that Config.Identify gave the peer; "" without one
+
+	taken *bool // nil: Body is in memory that others share
 }
 
-// server is what Replier and Puller have in common: a listener, its links, the
-// count of messages being handled, and the two ways to end.
+// Take returns Body for good: without a copy when it has memory of its own, as a large
+// one has, and else as a copy. Body must not be used afterwards.
+func (in *Inbound) Take() []byte {
+	if in.taken == nil {
+		return slices.Clone(in.Body)
+	}
+	*in.taken = true
+	return in.Body
+}
+
+// server is what Replier and Puller have in common: a listener, its links, and the two
+// ways to end.
 type server struct {
 	cfg   Config
 	stats counters
@@ -29,41 +48,66 @@ type server struct {
 	total *budget
 	sock  mangos.Socket
 	lst   *listener
-	serve func(*link) // reads a link until it ends, and waits for its work
-	extra int         // what a message weighs in total beside its body
+	read  func(*link, *reading) bool // reads messages; see link.lead
 
-	ctx     context.Context // the handlers'; ends with Close
-	cancel  context.CancelCauseFunc
-	closing chan struct{}  // closed by Close
-	once    sync.Once      // abort
-	wg      sync.WaitGroup // one for each link
+	ctx       context.Context // the handlers'; ends with Close
+	cancel    context.CancelCauseFunc
+	drainOnce sync.Once
+	draining  chan struct{} // closed by Shutdown and Close
+	closeOnce sync.Once
+	closing   chan struct{}  // closed by Close
+	wg        sync.WaitGroup // all goroutines of links
 
-	mu       sync.Mutex
-	draining bool
-	handling int
-	idle     chan struct{} // closed when draining and nothing is being handled
-	links    map[*link]struct{}
+	mu    sync.Mutex
+	links map[*link]struct{}
 }
 
 // link is one connection of a server.
+//
+// One goroutine at a time reads it and runs the handler in between: there is no queue
+// and nothing to hand over, for as long as the handler is quick. A Replier's handler
+// that is not is left alone with its goroutine, while another one reads on, and while
+// handlers are slow each gets a goroutine of its own.
 type link struct {
+	s      *server
 	pp     mangos.ProtocolPipe
 	tp     *pipe
+	in     *reader
+	out    *writer
 	remote net.Addr
 	ctx    context.Context // ends when the connection breaks, or with the server's
 	cancel context.CancelCauseFunc
-	credit *budget       // bytes received (and replies) not yet handled
-	slots  chan struct{} // Replier: requests being handled
-	done   chan struct{} // closed when the reader and all work have ended
+	done   chan struct{} // closed when the reader and all handlers have ended
+
+	// Of a Puller.
+	busy     atomic.Bool // the reading goroutine is handling messages
+	departed bool        // the peer was told that we end
+
+	// Of a Replier.
+	turn     atomic.Uint64 // odd while the reading goroutine runs the handler
+	size     int           // of that request, bytes
+	watching atomic.Bool
+	seen     uint64         // turn, when the watch looked last
+	slow     atomic.Int32   // so many quick handlers in goroutines of their own, and they run here again
+	running  atomic.Int32   // handlers in goroutines of their own
+	handlers sync.WaitGroup // the same
+	credit   *budget        // bytes of their messages
+	slots    chan struct{}  // the same as running, to wait for
 
 	mu    sync.Mutex
-	n     int           // messages admitted and not finished
+	watch *time.Timer   // nil: not yet needed
+	n     int           // messages in total
 	alone chan struct{} // closed when n is 0 again; nil when nobody waits for it
 }
 
-// newServer listens on url. A message may have headerRoom bytes beside its body, and
-// weighs extra while it is handled.
-func newServer(url string, info mangos.ProtocolInfo, headerRoom, extra int, cfg Config, serve func(*server, *link)) (*server, error) {
+// reading is the state of one reading goroutine.
+type reading struct {
+	turn  uint64 // of the handler that it runs; 0: none, or a Puller's
+	taken bool   // by Inbound.Take
+}
+
+// newServer listens on url. A message may have headerRoom bytes beside its body.
+func newServer(url string, info mangos.ProtocolInfo, headerRoom int, cfg Config, read func(*link, *reading) bool) (*server, error) {
 	cfg, err := cfg.normalized()
 	if err != nil {
 		return nil, err
@@ -73,10 +117,9 @@ func newServer(url string, info mangos.ProtocolInfo, headerRoom, extra int, cfg 
 		return nil, fmt.Errorf("sp: listen: %w", err)
 	}
 	s := &server{
-		cfg: cfg, log: newLogger(cfg.Logger), total: newBudget(cfg.TotalBytes), extra: extra,
-		closing: make(chan struct{}), idle: make(chan struct{}), links: make(map[*link]struct{}),
+		cfg: cfg, log: newLogger(cfg.Logger), total: newBudget(cfg.TotalBytes), read: read,
+		draining: make(chan struct{}), closing: make(chan struct{}), links: make(map[*link]struct{}),
 	}
-	s.serve = func(l *link) { serve(s, l) }
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.sock = newSocket(&socketProtocol{info: info, attach: s.attach, detach: detach})
 	if err := s.listen(hostport, headerRoom); err != nil {
@@ -108,7 +151,7 @@ func (s *server) attach(pp mangos.ProtocolPipe) error {
 		return err
 	}
 	l := &link{
-		pp: pp, tp: tp, remote: tp.conn.RemoteAddr(),
+		s: s, pp: pp, tp: tp, in: tp.in, out: tp.out, remote: tp.conn.RemoteAddr(),
 		credit: newBudget(s.cfg.QueueBytes), slots: make(chan struct{}, s.cfg.InFlight),
 		done: make(chan struct{}),
 	}
@@ -118,14 +161,10 @@ func (s *server) attach(pp mangos.ProtocolPipe) error {
 	s.links[l] = struct{}{}
 	s.mu.Unlock()
 	tp.hold()
-	s.wg.Go(func() {
-		s.serve(l)
-		s.mu.Lock()
-		delete(s.links, l)
-		s.mu.Unlock()
-		tp.release()
-		close(l.done)
-	})
+	s.wg.Go(l.lead)
+	if s.isDraining() {
+		l.in.interrupt()
+	}
 	return nil
 }
 
@@ -135,22 +174,145 @@ func detach(pp mangos.ProtocolPipe) {
 	l.cancel(fmt.Errorf("%w: %w", ErrConnectionLost, l.tp.endedBy()))
 }
 
-func (s *server) isClosing() bool {
+// lead is the reading goroutine. read returns true when there is no more to read, and
+// false when another goroutine reads on, which then brings the link to its end. A
+// handler may end its goroutine (runtime.Goexit); then another one reads on.
+func (l *link) lead() {
+	g := new(reading)
+	returned, last := false, false
+	defer func() {
+		switch {
+		case last:
+			l.end()
+		case returned:
+		case g.turn == 0 || l.readsOn(g):
+			l.s.wg.Go(l.lead)
+		default: // it was left alone with its handler
+			l.finish(l.size)
+			l.handlers.Done()
+		}
+	}()
+	last = l.s.read(l, g)
+	returned = true
+}
+
+// end brings the link to its end, after the last message was read.
+func (l *link) end() {
+	var departed sync.WaitGroup
+	if l.s.isDraining() && !l.s.isClosing() && !l.departed {
+		over := make(chan struct{})
+		l.in.resume()
+		departed.Go(func() {
+			l.depart()
+			close(over)
+			l.in.interrupt()
+		})
+		l.dropUntil(over)
+	}
+	_ = l.pp.Close() // cancels ctx
+	departed.Wait()
+	l.handlers.Wait()
+	unsent, _ := l.out.pending()
+	l.s.stats.repliesLost.Add(uint64(unsent))
+	l.stopWatch()
+	l.s.mu.Lock()
+	delete(l.s.links, l)
+	l.s.mu.Unlock()
+	l.in.close()
+	l.tp.release()
+	close(l.done)
+}
+
+// depart ends the connection in good order: what is being handled is answered, and
+// what was written arrives. Meanwhile the connection is read: had the peer sent
+// something that we have not read, closing would reset the connection and take the
+// last replies with it.
+func (l *link) depart() {
+	l.handlers.Wait()
+	if l.out.drain(l.ctx) != nil {
+		return
+	}
+	l.tp.closeWrite()
+	linger := time.NewTimer(lingerTime)
+	defer linger.Stop()
 	select {
-	case <-s.closing:
+	case <-linger.C:
+	case <-l.ctx.Done():
+	}
+}
+
+// dropUntil drops what arrives, until the connection ends or over is closed.
+func (l *link) dropUntil(over <-chan struct{}) {
+	for {
+		_, _, err := l.in.next()
+		switch {
+		case err == nil:
+			l.drop()
+		case errors.Is(err, errInterrupted) && !closed(over):
+			l.in.resume() // that was the one that began all this
+		default:
+			return
+		}
+	}
+}
+
+// lost ends the reading: the connection did.
+func (l *link) lost(err error) {
+	if errors.Is(err, errInterrupted) {
+		return
+	}
+	_ = l.tp.fail(err)
+}
+
+// drop counts a message that was received and will not be handled.
+func (l *link) drop() {
+	l.s.stats.dropped.Add(1)
+	l.s.log.warn("sp: message dropped, the endpoint is closing", "peer", l.remote)
+}
+
+// handling is the number of messages being handled.
+func (l *link) handling() int {
+	n := int(l.running.Load())
+	if l.busy.Load() || l.turn.Load()%2 == 1 {
+		n++
+	}
+	return n
+}
+
+func closed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
 		return true
 	default:
 		return false
 	}
 }
 
+func (s *server) isDraining() bool { return closed(s.draining) }
+func (s *server) isClosing() bool  { return closed(s.closing) }
+
 func (s *server) url() string { return s.lst.Address() }
 
 func (s *server) snapshotStats() Stats {
 	st := s.stats.snapshot()
 	st.Pipes, st.Pending = s.lst.counts()
-	s.mu.Lock()
-	st.Handling = s.handling
-	s.mu.Unlock()
+	st.Handling = s.handling()
 	return st
+}
+
+func (s *server) handling() (n int) {
+	for _, l := range s.snapshot() {
+		n += l.handling()
+	}
+	return n
+}
+
+func (s *server) snapshot() []*link {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	links := make([]*link, 0, len(s.links))
+	for l := range s.links {
+		links = append(links, l)
+	}
+	return links
 }

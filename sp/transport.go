@@ -42,6 +42,8 @@ type settings struct {
 	maxPending       int
 	handshakeTimeout time.Duration
 	stallTimeout     time.Duration
+	queueBytes       int           // not yet written, of a connection
+	poll             time.Duration // before a reader parks; see Config.Poll
 	stats            *counters
 	log              *logger
 }
@@ -50,6 +52,7 @@ func newSettings(cfg Config, maxFrame int, stats *counters, log *logger) *settin
 	return &settings{
 		maxFrame: maxFrame, maxPipes: cfg.MaxPipes, maxPending: cfg.MaxPending,
 		handshakeTimeout: cfg.HandshakeTimeout, stallTimeout: cfg.StallTimeout,
+		queueBytes: cfg.QueueBytes, poll: cfg.Poll,
 		stats: stats, log: log,
 	}
 }

@@ -17,6 +17,7 @@ import (
 // onRequest takes what arrives at the REP endpoint and returns the reply, or nil
 // for none. sp runs it in a goroutine for each request.
 func (m *Messenger) onRequest(ctx context.Context, in sp.Inbound) []byte {
+	in.Body = in.Take()
 	env, err := m.read(in)
 	if err == nil && env.Kind != codec.KindSend && env.Kind != codec.KindRequest && env.Kind != codec.KindPing {
 		err = fmt.Errorf("no %v is taken at this endpoint", env.Kind)
@@ -38,6 +39,7 @@ func (m *Messenger) onRequest(ctx context.Context, in sp.Inbound) []byte {
 // onPush takes what arrives at the PULL endpoint. sp calls it one by one for
 // each connection.
 func (m *Messenger) onPush(ctx context.Context, in sp.Inbound) {
+	in.Body = in.Take()
 	env, err := m.read(in)
 	if err == nil && env.Kind != codec.KindPush {
 		err = fmt.Errorf("no %v is taken at this endpoint", env.Kind)

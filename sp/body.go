@@ -1,0 +1,58 @@
+package sp
+
+import (
+	"math/bits"
+	"sync"
+)
+
+// body is the memory of one large message. Its sizes are chunkSize doubled again and
+// again, each with some room for headers.
+type body struct{ b []byte }
+
+const (
+	bodyRoom    = 4 << 10
+	bodyClasses = 10
+)
+
+// bodies are memory without an owner, by class, as chunks are.
+var bodies [bodyClasses]sync.Pool
+
+// bodyClass is the smallest class that holds n bytes.
+func bodyClass(n int) int { return bits.Len(uint(max(0, n-bodyRoom-1)) / chunkSize) }
+
+func bodySize(class int) int { return chunkSize<<class + bodyRoom }
+
+// getBody returns memory for a message that is said to have n bytes: for all of it
+// when there is some, and else for the first chunkSize.
+func getBody(n int) *body {
+	if b, ok := bodies[bodyClass(n)].Get().(*body); ok {
+		return b
+	}
+	if b, ok := bodies[0].Get().(*body); ok {
+		return b
+	}
+	return &body{make([]byte, bodySize(0))}
+}
+
+// growBody returns memory of at least twice the size, with what old has.
+func growBody(old *body, n int) *body {
+	class := min(bodyClass(n), bodyClass(cap(old.b))+1)
+	b, ok := bodies[class].Get().(*body)
+	if !ok {
+		b = &body{make([]byte, bodySize(class))}
+	}
+	copy(b.b, old.b[:cap(old.b)])
+	putBody(old)
+	return b
+}
+
+func putBody(b *body) {
+	b.b = b.b[:cap(b.b)]
+	// The class that it fills: it may have lost some bytes at its beginning.
+	for class := bodyClasses - 1; class >= 0; class-- {
+		if cap(b.b) >= bodySize(class)-bodyRoom/2 {
+			bodies[class].Put(b)
+			return
+		}
+	}
+}
