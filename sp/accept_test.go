@@ -1,8 +1,10 @@
 package sp
 
 import (
+	"context"
 	"log/slog"
 	"net"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -36,8 +38,8 @@ func (l *brokenListener) Addr() net.Addr { return &net.TCPAddr{} }
 func testListener(ln net.Listener, maxPipes, maxPending int) *listener {
 	l := newListener("", infoPull)
 	l.ln = ln
-	l.use(&settings{
-		maxFrame: 100, maxPipes: maxPipes, maxPending: maxPending,
+	l.begin(&settings{
+		maxFrame: 100, maxPipes: maxPipes, maxPending: maxPending, maxPerPeer: 2,
 		handshakeTimeout: 5 * time.Second, stallTimeout: 10 * time.Second,
 		stats: &counters{}, log: newLogger(slog.New(slog.DiscardHandler)),
 	})
@@ -58,11 +60,8 @@ func TestAcceptSurvivesWithoutSpinning(t *testing.T) {
 		time.Sleep(time.Second)
 		here, there := net.Pipe()
 		ln.conns <- here
-		go func() {
-			b := greeting(infoPush.Self)
-			_, _ = there.Write(b[:])
-		}()
-		_, _ = there.Read(make([]byte, greetingSize))
+		_ = greet(there, infoPush)
+		_ = readGreeting(there, infoPush)
 		p, err := l.Accept()
 		if err != nil {
 			t.Fatal(err)
@@ -80,7 +79,6 @@ func TestHandshakeDeadline(t *testing.T) {
 		l.wg.Go(l.acceptLoop)
 		here, there := net.Pipe()
 		ln.conns <- here
-		_, _ = there.Read(make([]byte, greetingSize))
 		// A byte each second keeps nothing alive.
 		began := time.Now()
 		for i := 0; ; i++ {
@@ -151,7 +149,7 @@ func TestPendingPlacesAreShared(t *testing.T) {
 	}
 	// All hang up.
 	for conn := range l.pending {
-		_, _ = l.leave(conn, errHungUp)
+		l.leave(conn, errHungUp)
 	}
 	if _, pending := l.counts(); pending != 0 || len(l.handshakes.perNet) != 0 {
 		t.Errorf("%d pending, %d networks left", pending, len(l.handshakes.perNet))
@@ -169,7 +167,12 @@ func TestConnectionPlacesAreShared(t *testing.T) {
 		if l.enter(conn) != "" {
 			return false
 		}
-		p, err := l.leave(conn, nil)
+		go func() {
+			_ = greet(there, infoPush)
+			_ = readGreeting(there, infoPush)
+		}()
+		p, err := l.shake(conn)
+		l.leave(conn, err)
 		if err == nil {
 			pipes = append(pipes, p)
 		}
@@ -202,8 +205,8 @@ func TestConnectionPlacesAreShared(t *testing.T) {
 	for _, p := range pipes {
 		_ = p.Close()
 	}
-	if n, _ := l.counts(); n != 0 || len(l.pipes.perNet) != 0 {
-		t.Errorf("%d connections, %d networks left", n, len(l.pipes.perNet))
+	if n, _ := l.counts(); n != 0 || len(l.pipes.places.perNet) != 0 {
+		t.Errorf("%d connections, %d networks left", n, len(l.pipes.places.perNet))
 	}
 	// Two that shake hands at once, and one place.
 	l = testListener(nil, 1, 128)
@@ -211,11 +214,48 @@ func TestConnectionPlacesAreShared(t *testing.T) {
 	if l.enter(one) != "" || l.enter(two) != "" {
 		t.Error("no place for a handshake")
 	}
-	if _, err := l.leave(one, nil); err != nil {
-		t.Error(err)
+	from := network(&net.TCPAddr{})
+	if refusal := l.pipes.take(from, ""); refusal != "" {
+		t.Error(refusal)
 	}
-	if _, err := l.leave(two, nil); err == nil {
+	if l.pipes.take(from, "") == "" {
 		t.Error("two connections in one place")
+	}
+}
+
+// Those with a name share the connections by name, be they of one network or of many.
+func TestNamedPeersShareConnections(t *testing.T) {
+	l := testListener(nil, 64, 128)
+	l.set.identify = func(context.Context, ConnInfo) (string, error) { return "", nil }
+	from := network(&net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)})
+	for i := range 64 {
+		if i == 40 { // of anonymous peers that network has enough
+			if l.pipes.take(from, "") == "" {
+				t.Error("more than half of the places for nobody of one network")
+			}
+		}
+		if refusal := l.pipes.take(from, strconv.Itoa(i/2)); refusal != "" {
+			t.Fatalf("connection %d: %s", i, refusal)
+		}
+		if i%2 == 1 && l.pipes.take(from, strconv.Itoa(i/2)) == "" {
+			t.Errorf("peer %d got a third connection", i/2)
+		}
+	}
+	if l.pipes.take(network(&net.TCPAddr{}), "new") == "" || l.enter(&addrConn{addr: &net.TCPAddr{}}) == "" {
+		t.Error("more than 64 connections")
+	}
+	l.pipes.give(from, "7")
+	if refusal := l.pipes.take(from, "7"); refusal != "" {
+		t.Error(refusal)
+	}
+	for i := range 64 {
+		l.pipes.give(from, strconv.Itoa(i/2))
+	}
+	if n, _ := l.counts(); n != 0 || len(l.pipes.perPeer) != 0 || len(l.pipes.places.perNet) != 0 {
+		t.Errorf("%d connections, %d peers left", n, len(l.pipes.perPeer))
+	}
+	if st := l.set.stats.snapshot(); st.OverPerPeer < 31 {
+		t.Errorf("%+v", st)
 	}
 }
 

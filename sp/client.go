@@ -28,7 +28,7 @@ func dial(ctx context.Context, url string, info mangos.ProtocolInfo, headerRoom 
 	if err != nil {
 		return nil, err
 	}
-	hostport, err := parseURL(url, false)
+	addr, err := parseURL(url, false, cfg.TLS)
 	if err != nil {
 		return nil, fmt.Errorf("sp: dial: %w", err)
 	}
@@ -43,18 +43,18 @@ func dial(ctx context.Context, url string, info mangos.ProtocolInfo, headerRoom 
 		detach: func(mangos.ProtocolPipe) { close(c.done) },
 	})
 	set := newSettings(cfg, cfg.MaxMessage+headerRoom, &c.stats, c.log)
-	if err := c.connect(hostport, &dialSettings{settings: set, ctx: ctx}); err != nil {
+	if err := c.connect(addr, &dialSettings{settings: set, ctx: ctx}); err != nil {
 		_ = c.sock.Close()
 		return nil, &callError{"dial", url, err}
 	}
 	return c, nil
 }
 
-func (c *client) connect(hostport string, set *dialSettings) error {
+func (c *client) connect(addr address, set *dialSettings) error {
 	if set.ctx.Err() != nil {
 		return contextError(set.ctx)
 	}
-	d, err := c.sock.NewDialer(scheme+"://"+hostport, map[string]any{
+	d, err := c.sock.NewDialer(addr.inner(), map[string]any{
 		optSettings:                set,
 		mangos.OptionReconnectTime: time.Duration(0),
 	})
@@ -65,7 +65,7 @@ func (c *client) connect(hostport string, set *dialSettings) error {
 		return err
 	}
 	if c.tp == nil {
-		return errForeign
+		return mangos.ErrBadTran
 	}
 	return nil
 }

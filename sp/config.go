@@ -1,6 +1,8 @@
 package sp
 
 import (
+	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"time"
@@ -53,8 +55,16 @@ type Config struct {
 	// connections are closed at once.
 	MaxPending int
 
-	// HandshakeTimeout bounds the exchange of the SP greetings on both sides;
-	// default 5 s.
+	// MaxPerPeer is how many connections of a listener may be of one peer, when
+	// Identify gives it a name; default 8. A peer needs one. When its host or its way
+	// to us vanishes, up to half a minute passes until the system notices, and
+	// somebody who gives up a silent connection after six seconds comes again five
+	// times meanwhile. Further connections are closed. Peers with a name are not
+	// counted by network.
+	MaxPerPeer int
+
+	// HandshakeTimeout bounds, on both sides, all from the connection to the pipe: TLS,
+	// the exchange of the SP greetings, and Identify; default 5 s.
 	HandshakeTimeout time.Duration
 
 	// StallTimeout is how long a peer may, once it began a message, leave the next
@@ -73,6 +83,22 @@ type Config struct {
 	// not stops polling for a while, and an idle connection does not poll.
 	Poll time.Duration
 
+	// TLS is for tls+tcp:// addresses, which need it: a listener's with certificates, a
+	// dialer's with what to check the listener's with. It is cloned; MinVersion is TLS
+	// 1.3 unless it says otherwise, and ServerName of a dialer the host of the address.
+	// tcp:// is an error together with it, so that nobody's address can lead to a
+	// plain connection.
+	TLS *tls.Config
+
+	// Identify, if not nil, says who the peer of a connection is, from its certificate
+	// or its address, or that it is nobody to talk to: an error refuses it. It is called
+	// on both sides, concurrently, before the connection counts as one; at a dialer's
+	// it is the dial that fails, and a dial to a listener that refuses fails as well.
+	// It must return when ctx ends, which is with HandshakeTimeout, with the dial's
+	// context, or when the listener is closed. A listener allows each name MaxPerPeer
+	// connections; "" is a peer without a name.
+	Identify func(ctx context.Context, c ConnInfo) (name string, err error)
+
 	// Logger is told what was refused, cut off and lost; default slog.Default().
 	Logger *slog.Logger
 }
@@ -90,6 +116,7 @@ func (cfg Config) normalized() (Config, error) {
 		{"InFlight", &cfg.InFlight, 256},
 		{"MaxPipes", &cfg.MaxPipes, 1024},
 		{"MaxPending", &cfg.MaxPending, 128},
+		{"MaxPerPeer", &cfg.MaxPerPeer, 8},
 	} {
 		if *f.v < 0 {
 			return cfg, fmt.Errorf("sp: Config.%s is negative (%d)", f.name, *f.v)
@@ -115,6 +142,12 @@ func (cfg Config) normalized() (Config, error) {
 		}
 		if *f.v == 0 {
 			*f.v = f.def
+		}
+	}
+	if cfg.TLS != nil {
+		cfg.TLS = cfg.TLS.Clone()
+		if cfg.TLS.MinVersion == 0 {
+			cfg.TLS.MinVersion = tls.VersionTLS13
 		}
 	}
 	if cfg.Logger == nil {

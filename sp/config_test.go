@@ -12,7 +12,7 @@ import (
 func TestConfigDefaultsAndChecks(t *testing.T) {
 	cfg, err := Config{}.normalized()
 	if err != nil || cfg.MaxMessage != 1<<20+4096 || cfg.QueueBytes != 8<<20 || cfg.InFlight != 256 || cfg.MaxPipes != 1024 ||
-		cfg.MaxPending != 128 || cfg.HandshakeTimeout != 5*time.Second || cfg.StallTimeout != 10*time.Second || cfg.Logger == nil {
+		cfg.MaxPending != 128 || cfg.MaxPerPeer != 8 || cfg.HandshakeTimeout != 5*time.Second || cfg.StallTimeout != 10*time.Second || cfg.Logger == nil {
 		t.Errorf("zero value: %+v, %v", cfg, err)
 	}
 	if _, err := (Config{MaxMessage: HardMaxMessage}).normalized(); err != nil {
@@ -25,6 +25,7 @@ func TestConfigDefaultsAndChecks(t *testing.T) {
 		"InFlight":         {InFlight: -1},
 		"MaxPipes":         {MaxPipes: -1},
 		"MaxPending":       {MaxPending: -1},
+		"MaxPerPeer":       {MaxPerPeer: -1},
 		"HandshakeTimeout": {HandshakeTimeout: -1},
 		"StallTimeout":     {StallTimeout: -1},
 	} {

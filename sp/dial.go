@@ -2,10 +2,12 @@ package sp
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,63 +18,129 @@ import (
 // over two minutes.
 const connectTimeout = 10 * time.Second
 
-// dialSettings go down to a dialer: a dial belongs to one call and its context.
+// dialSettings go down to a dialer: a dial of one of our roles belongs to one call and
+// its context.
 type dialSettings struct {
 	*settings
 	ctx context.Context
 }
 
-// dialer makes one connection, once. mangos' core dials again by itself when the
-// connection is lost; it hears ErrClosed then and gives up.
+// dialer makes connections. For one of our roles it makes one, once: mangos' core
+// dials again by itself when the connection is lost; it hears ErrClosed then and gives
+// up. For a socket of mangos' own it dials as often as the core wants.
 type dialer struct {
+	options
+	tran     tran
+	sock     mangos.Socket
 	hostport string
-	info     mangos.ProtocolInfo
-	set      *dialSettings
 	used     atomic.Bool
+
+	watch    sync.Once
+	watchErr error
+	ctx      context.Context // of our role's call, or for others until the socket closes
+	cancel   context.CancelFunc
 }
 
 func (d *dialer) Dial() (mangos.TranPipe, error) {
-	if d.used.Swap(true) {
-		return nil, mangos.ErrClosed
-	}
-	if d.set == nil {
-		return nil, errForeign
-	}
-	nd := net.Dialer{Timeout: connectTimeout, KeepAliveConfig: keepAlive}
-	conn, err := nd.DialContext(d.set.ctx, "tcp", d.hostport)
+	set, err := d.settings(false)
 	if err != nil {
-		return nil, d.explain(err, fmt.Errorf("no connection within %v", connectTimeout))
+		return nil, err
 	}
-	if err := d.greet(conn); err != nil {
-		_ = conn.Close()
-		return nil, d.explain(err, fmt.Errorf("%w: no greeting within %v", ErrHandshake, d.set.handshakeTimeout))
+	if set == d.own {
+		if d.used.Swap(true) {
+			return nil, mangos.ErrClosed
+		}
+		p, err := d.dial(d.ctx, set)
+		if err != nil {
+			return nil, err
+		}
+		return p, nil
 	}
-	return newPipe(conn, d.set.settings, nil), nil
+	ctx, err := d.whileOpen()
+	if err != nil {
+		return nil, err
+	}
+	p, err := d.dial(ctx, set)
+	switch {
+	case ctx.Err() != nil:
+		if err == nil {
+			_ = p.Close()
+		}
+		return nil, mangos.ErrClosed // the core dials no more
+	case err != nil:
+		return nil, err
+	}
+	return p, nil
 }
 
-// greet shakes hands until the context ends or HandshakeTimeout is over.
-func (d *dialer) greet(conn net.Conn) error {
-	_ = conn.SetDeadline(time.Now().Add(d.set.handshakeTimeout))
-	stop := context.AfterFunc(d.set.ctx, func() { _ = conn.Close() })
-	err := handshake(conn, d.info)
+// dial connects and shakes hands, within ctx.
+func (d *dialer) dial(ctx context.Context, set *settings) (*pipe, error) {
+	nd := net.Dialer{Timeout: connectTimeout, KeepAliveConfig: set.keepAlive}
+	conn, err := nd.DialContext(ctx, "tcp", d.hostport)
+	if err != nil {
+		return nil, explain(ctx, err, fmt.Errorf("no connection within %v", connectTimeout))
+	}
+	greeted, peer, err := d.greet(ctx, conn, set)
+	if err != nil {
+		_ = conn.Close()
+		return nil, explain(ctx, err, fmt.Errorf("%w: not complete within %v", ErrHandshake, set.handshakeTimeout))
+	}
+	return newPipe(greeted, peer, set, nil), nil
+}
+
+// greet shakes hands and learns who the peer is, until the context ends or
+// HandshakeTimeout is over.
+func (d *dialer) greet(ctx context.Context, conn net.Conn, set *settings) (greeted net.Conn, peer peerInfo, err error) {
+	deadline := time.Now().Add(set.handshakeTimeout)
+	_ = conn.SetDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	greeted, peer, err = d.shake(ctx, conn, set, deadline)
 	if !stop() && err == nil {
-		err = d.set.ctx.Err()
+		err = ctx.Err()
 	}
 	if err == nil {
 		_ = conn.SetDeadline(time.Time{})
 	}
-	return err
+	return greeted, peer, err
 }
 
+func (d *dialer) shake(ctx context.Context, conn net.Conn, set *settings, deadline time.Time) (net.Conn, peerInfo, error) {
+	info := d.sock.Info()
+	var state *tls.ConnectionState
+	if d.secure {
+		c, st, err := startTLS(conn, clientTLS(set.tls, d.hostport), true)
+		if err != nil {
+			return nil, peerInfo{}, err
+		}
+		conn, state = c, st
+	}
+	if err := greet(conn, info); err != nil {
+		return nil, peerInfo{}, err
+	}
+	if err := readGreeting(conn, info); err != nil {
+		if err == errHungUp {
+			err = errNotGreeted
+		}
+		return nil, peerInfo{}, err
+	}
+	peer, err := set.name(ctx, conn, state, true, deadline)
+	return conn, peer, err
+}
+
+// errNotGreeted is a dial to a listener that does not take the connection.
+var errNotGreeted = fmt.Errorf("%w before it greeted: it refuses us, or is closing", errHungUp)
+
 // explain says whose limit it was when a step of the dial took too long.
-func (d *dialer) explain(err, timeout error) error {
-	ctx := d.set.ctx
+func explain(ctx context.Context, err, timeout error) error {
 	if t, ok := ctx.Deadline(); ok && !time.Now().Before(t) {
 		<-ctx.Done() // package net may notice a moment earlier than the context
 	}
+	_, refused := errors.AsType[*unidentified](err)
 	switch {
 	case ctx.Err() != nil:
 		return contextError(ctx)
+	case refused:
+		return err
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return timeout
 	}
@@ -81,14 +149,30 @@ func (d *dialer) explain(err, timeout error) error {
 
 func (d *dialer) SetOption(name string, value any) error {
 	if name != optSettings {
-		return mangos.ErrBadOption
+		return d.setOption(name, value)
 	}
 	set, ok := value.(*dialSettings)
 	if !ok {
 		return mangos.ErrBadValue
 	}
-	d.set = set
+	d.use(set.settings)
+	d.ctx = set.ctx
 	return nil
 }
 
-func (d *dialer) GetOption(string) (any, error) { return nil, mangos.ErrBadOption }
+func (d *dialer) GetOption(name string) (any, error) {
+	if name == OptionStats {
+		return d.stats.snapshot(), nil
+	}
+	return d.getOption(name)
+}
+
+// whileOpen is a context that ends when the socket is closed, which mangos does not
+// tell its dialers. It does tell listeners: so one that never listens watches for us.
+func (d *dialer) whileOpen() (context.Context, error) {
+	d.watch.Do(func() {
+		d.ctx, d.cancel = context.WithCancel(context.Background())
+		_, d.watchErr = d.sock.NewListener(d.tran.scheme+"://"+d.hostport, map[string]any{optOnClose: func() { d.cancel() }})
+	})
+	return d.ctx, d.watchErr
+}

@@ -50,7 +50,7 @@ func TestDialErrors(t *testing.T) {
 			if r, ok := err.(interface{ Reason() string }); !ok || r.Reason() != "connect: connection refused" {
 				t.Errorf("the reason alone: %v", err)
 			}
-			err = dial(within(t, soon), "ipc:///tmp/x", sp.Config{})
+			err = dial(within(t, soon), "quic://127.0.0.1:1", sp.Config{})
 			if _, ok := errors.AsType[*sp.URLError](err); !ok {
 				t.Errorf("bad scheme: %v", err)
 			}

@@ -18,19 +18,41 @@ func greeting(protocol uint16) (b [greetingSize]byte) {
 	return b
 }
 
-// handshake exchanges the greetings. The deadline is the caller's to set.
-func handshake(c io.ReadWriter, info mangos.ProtocolInfo) error {
+// Each side greets without waiting for the other, so one may wait: the side that
+// dialed speaks first, and a listener answers when it has decided to take the
+// connection. So a dial to a listener that refuses fails, instead of giving a
+// connection that breaks at once. The deadline is the caller's to set.
+
+func greet(c io.Writer, info mangos.ProtocolInfo) error {
 	b := greeting(info.Self)
 	if _, err := c.Write(b[:]); err != nil {
-		return plain(err)
+		return wireError(err)
 	}
-	if _, err := io.ReadFull(c, b[:]); err != nil {
-		return plain(err)
+	return nil
+}
+
+// readGreeting reads the peer's greeting and nothing beyond it.
+func readGreeting(c io.Reader, info mangos.ProtocolInfo) error {
+	var b [greetingSize]byte
+	if n, err := io.ReadFull(c, b[:]); err != nil {
+		if isTLS(b[:n]) { // an alert is shorter than a greeting
+			return errSpeaksTLS
+		}
+		return wireError(err)
 	}
 	return checkGreeting(b, info)
 }
 
+var errSpeaksTLS = fmt.Errorf("%w: the peer speaks TLS (use tls+tcp)", ErrHandshake)
+
+// isTLS reports whether a stream that begins so is TLS: a record of an alert or of a
+// handshake.
+func isTLS(b []byte) bool { return len(b) > 2 && (b[0] == 0x15 || b[0] == 0x16) && b[1] == 3 }
+
 func checkGreeting(b [greetingSize]byte, info mangos.ProtocolInfo) error {
+	if isTLS(b[:]) {
+		return errSpeaksTLS
+	}
 	if b[0] != 0 || b[1] != 'S' || b[2] != 'P' || b[6] != 0 || b[7] != 0 {
 		return fmt.Errorf("%w: the peer does not speak SP (it began with % x)", ErrHandshake, b)
 	}

@@ -4,18 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 )
-
-type duplex struct {
-	io.Reader
-	io.Writer
-}
 
 func TestHandshakeBytes(t *testing.T) {
 	var out bytes.Buffer
 	in := bytes.NewReader([]byte("\x00SP\x00\x00\x31\x00\x00rest"))
-	if err := handshake(duplex{in, &out}, infoReq); err != nil {
+	if err := errors.Join(greet(&out, infoReq), readGreeting(in, infoReq)); err != nil {
 		t.Fatal(err)
 	}
 	if out.String() != "\x00SP\x00\x00\x30\x00\x00" {
@@ -37,10 +33,12 @@ func TestHandshakeRefuses(t *testing.T) {
 		"reserved bytes":   {"\x00SP\x00\x00\x31\x00\x01", ErrHandshake},
 		"first byte":       {"\x01SP\x00\x00\x31\x00\x00", ErrHandshake},
 		"HTTP":             {"GET / HTTP/1.1\r\n", ErrHandshake},
+		"TLS":              {"\x16\x03\x01\x02\x00\x01\x00\x01", errSpeaksTLS},
+		"a TLS alert":      {"\x15\x03\x03\x00\x02\x02\x46", errSpeaksTLS},
 		"hung up":          {"", errHungUp},
 		"cut":              {"\x00SP\x00", errCut},
 	} {
-		if err := handshake(duplex{bytes.NewReader([]byte(c.in)), io.Discard}, infoReq); !errors.Is(err, c.want) {
+		if err := readGreeting(strings.NewReader(c.in), infoReq); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}
@@ -52,7 +50,7 @@ func FuzzHandshake(f *testing.F) {
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		err := handshake(duplex{bytes.NewReader(b), io.Discard}, infoReq)
+		err := readGreeting(bytes.NewReader(b), infoReq)
 		want := bytes.HasPrefix(b, []byte("\x00SP\x00\x00\x31\x00\x00"))
 		if (err == nil) != want {
 			t.Fatalf("% x: %v", b, err)

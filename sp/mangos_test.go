@@ -118,18 +118,6 @@ func TestStockMangos(t *testing.T) {
 	}
 }
 
-// Our scheme stands in mangos' registry, where a host program may find it.
-func TestOurSchemeIsPrivate(t *testing.T) {
-	newReplier(t, echo, sp.Config{})
-	s := stock(t, req.NewSocket)
-	if err := s.Dial("parley+tcp://127.0.0.1:1"); err == nil {
-		t.Error("dialed without our settings")
-	}
-	if err := s.Listen("parley+tcp://127.0.0.1:0"); err == nil {
-		t.Error("listens without our settings")
-	}
-}
-
 // A stock REQ that gives up and resends, or leaves, does not confuse a Replier.
 func TestStockMangosReconnects(t *testing.T) {
 	r := newReplier(t, echo, sp.Config{})

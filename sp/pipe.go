@@ -29,8 +29,8 @@ type pipe struct {
 	set  *settings
 	in   *reader
 	out  *writer
-	ours bool   // a role of ours has it
-	peer string // what Config.Identify called the peer
+	ours bool // a role of ours has it
+	peer peerInfo
 
 	cause     atomic.Pointer[error]
 	closeOnce sync.Once
@@ -43,8 +43,8 @@ type pipe struct {
 // dialed may let our writes wait for as long as it likes: one that is slow on purpose
 // (back-pressure) looks the same from here, and our callers' contexts bound what it
 // costs them.
-func newPipe(conn net.Conn, set *settings, gone func()) *pipe {
-	p := &pipe{conn: conn, set: set, gone: gone, dialed: gone == nil}
+func newPipe(conn net.Conn, peer peerInfo, set *settings, gone func()) *pipe {
+	p := &pipe{conn: conn, peer: peer, set: set, gone: gone, dialed: gone == nil}
 	p.holders.Store(1) // the open connection; see hold
 	raw := rawConn(conn)
 	stall := set.stallTimeout
@@ -92,7 +92,7 @@ func (p *pipe) Send(m *mangos.Message) error {
 	if _, err := p.out.send(context.Background(), time.Time{}, behind, m.Header, m.Body); err != nil {
 		return p.fail(err)
 	}
-	m.Free()
+	m.Free() // and no more: stock protocols share a message among pipes
 	return nil
 }
 
@@ -171,6 +171,12 @@ func (p *pipe) GetOption(name string) (any, error) {
 		return p.conn.LocalAddr(), nil
 	case mangos.OptionMaxRecvSize:
 		return p.set.maxFrame, nil
+	case mangos.OptionTLSConnState:
+		if p.peer.tls != nil {
+			return *p.peer.tls, nil
+		}
+	case OptionPeerName:
+		return p.peer.name, nil
 	}
 	return nil, mangos.ErrBadOption
 }

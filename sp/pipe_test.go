@@ -34,7 +34,7 @@ func (*memConn) Close() error                     { return nil }
 func memPipe(in io.Reader, maxFrame int) (*pipe, *memConn) {
 	c := &memConn{in: in}
 	set := &settings{maxFrame: maxFrame, queueBytes: 64 << 20, stallTimeout: time.Minute, stats: &counters{}, log: newLogger(slog.New(slog.DiscardHandler))}
-	return newPipe(c, set, nil), c
+	return newPipe(c, peerInfo{}, set, nil), c
 }
 
 func frameOf(body []byte) []byte {
@@ -138,7 +138,7 @@ func TestPipeWholeWriteIsBounded(t *testing.T) {
 			if dialed {
 				gone = nil
 			}
-			p := newPipe(here, set, gone)
+			p := newPipe(here, peerInfo{}, set, gone)
 			var wg sync.WaitGroup
 			wg.Go(func() {
 				for {

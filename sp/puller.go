@@ -34,7 +34,7 @@ func ListenPuller(url string, handle func(ctx context.Context, in Inbound), cfg 
 // elsewhere with what must not overtake. When Shutdown interrupts it, the peer is told
 // that we end, and what it has sent until it ends, too, is handled.
 func (l *link) readPushes(g *reading, handle func(context.Context, Inbound)) bool {
-	in := Inbound{Remote: l.remote, Peer: l.tp.peer}
+	in := Inbound{Remote: l.remote, Peer: l.tp.peer.name}
 	for {
 		if !l.in.ready() {
 			l.busy.Store(false)

@@ -109,7 +109,7 @@ func (l *link) handleHere(g *reading, handle handler, header, body []byte, own b
 	if !l.watching.Load() {
 		l.startWatch()
 	}
-	in := Inbound{Body: body, Scratch: scratch[:0], Remote: l.remote, Peer: l.tp.peer}
+	in := Inbound{Body: body, Scratch: scratch[:0], Remote: l.remote, Peer: l.tp.peer.name}
 	if own {
 		g.taken = false
 		in.taken = &g.taken
@@ -217,7 +217,7 @@ func (l *link) handleApart(handle handler, frame []byte, header int, own bool) {
 		defer func() { l.finish(charged) }()
 		begun := time.Now()
 		taken := false
-		reply := handle(l.ctx, Inbound{Body: frame[header:], Remote: l.remote, Peer: l.tp.peer, taken: &taken})
+		reply := handle(l.ctx, Inbound{Body: frame[header:], Remote: l.remote, Peer: l.tp.peer.name, taken: &taken})
 		if time.Since(begun) > quickHandler {
 			l.slow.Store(slowHandlers)
 		} else {

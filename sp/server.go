@@ -112,7 +112,7 @@ func newServer(url string, info mangos.ProtocolInfo, headerRoom int, cfg Config,
 	if err != nil {
 		return nil, err
 	}
-	hostport, err := parseURL(url, true)
+	addr, err := parseURL(url, true, cfg.TLS)
 	if err != nil {
 		return nil, fmt.Errorf("sp: listen: %w", err)
 	}
@@ -122,7 +122,7 @@ func newServer(url string, info mangos.ProtocolInfo, headerRoom int, cfg Config,
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.sock = newSocket(&socketProtocol{info: info, attach: s.attach, detach: detach})
-	if err := s.listen(hostport, headerRoom); err != nil {
+	if err := s.listen(addr, headerRoom); err != nil {
 		s.cancel(ErrClosed)
 		_ = s.sock.Close()
 		return nil, &callError{"listen on", url, err}
@@ -130,9 +130,10 @@ func newServer(url string, info mangos.ProtocolInfo, headerRoom int, cfg Config,
 	return s, nil
 }
 
-func (s *server) listen(hostport string, headerRoom int) error {
+func (s *server) listen(addr address, headerRoom int) error {
 	set := newSettings(s.cfg, s.cfg.MaxMessage+headerRoom, &s.stats, s.log)
-	ml, err := s.sock.NewListener(scheme+"://"+hostport, map[string]any{optSettings: set})
+	set.queueBytes = s.cfg.QueueBytes / 2 // the other half is for what is not yet a reply
+	ml, err := s.sock.NewListener(addr.inner(), map[string]any{optSettings: set})
 	if err != nil {
 		return err
 	}
@@ -152,7 +153,7 @@ func (s *server) attach(pp mangos.ProtocolPipe) error {
 	}
 	l := &link{
 		s: s, pp: pp, tp: tp, in: tp.in, out: tp.out, remote: tp.conn.RemoteAddr(),
-		credit: newBudget(s.cfg.QueueBytes), slots: make(chan struct{}, s.cfg.InFlight),
+		credit: newBudget(s.cfg.QueueBytes - s.cfg.QueueBytes/2), slots: make(chan struct{}, s.cfg.InFlight),
 		done: make(chan struct{}),
 	}
 	l.ctx, l.cancel = context.WithCancelCause(s.ctx)

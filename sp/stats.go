@@ -10,7 +10,11 @@ type Stats struct {
 	Handling int // Replier, Puller: messages received and not yet handled; Requester: requests outstanding
 
 	Accepted        uint64 // connections that a listener took after the handshake
-	Refused         uint64 // connections closed because of MaxPipes or MaxPending
+	Refused         uint64 // connections closed because of MaxPipes, MaxPending or MaxPerPeer
+	OverPending     uint64 // of these, because of MaxPending
+	OverPerPeer     uint64 // of these, because of MaxPerPeer
+	Unidentified    uint64 // connections that Config.Identify refused
+	AcceptErrors    uint64 // failures to accept a connection: no file descriptors left, say
 	HandshakeFailed uint64 // connections that did not complete the handshake, for whatever reason
 
 	MessagesIn, BytesIn   uint64 // SP messages, and their bytes with SP headers
@@ -27,6 +31,8 @@ type Stats struct {
 // counters is the part of Stats that only grows.
 type counters struct {
 	accepted, refused, handshakeFailed atomic.Uint64
+	overPending, overPerPeer           atomic.Uint64
+	unidentified, acceptErrors         atomic.Uint64
 	messagesIn, bytesIn                atomic.Uint64
 	messagesOut, bytesOut              atomic.Uint64
 	tooLarge, malformed, stall         atomic.Uint64
@@ -36,6 +42,8 @@ type counters struct {
 func (c *counters) snapshot() Stats {
 	return Stats{
 		Accepted: c.accepted.Load(), Refused: c.refused.Load(), HandshakeFailed: c.handshakeFailed.Load(),
+		OverPending: c.overPending.Load(), OverPerPeer: c.overPerPeer.Load(),
+		Unidentified: c.unidentified.Load(), AcceptErrors: c.acceptErrors.Load(),
 		MessagesIn: c.messagesIn.Load(), BytesIn: c.bytesIn.Load(),
 		MessagesOut: c.messagesOut.Load(), BytesOut: c.bytesOut.Load(),
 		TooLarge: c.tooLarge.Load(), Malformed: c.malformed.Load(), Stall: c.stall.Load(),

@@ -1,36 +1,75 @@
 package sp
 
 import (
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"go.nanomsg.org/mangos/v3/transport"
 )
 
-const userScheme = "tcp://"
+// The schemes of our own transport as users write them.
+const (
+	schemeTCP    = "tcp"
+	schemeTLSTCP = "tls+tcp"
+)
 
-// maxURL is longer than any tcp://host:port can be: a DNS name has 253 bytes.
+// maxURL is longer than any tls+tcp://host:port can be: a DNS name has 253 bytes.
 const maxURL = 300
 
-// parseURL takes tcp://host:port apart and returns host:port, in the form package
-// net wants. A listener may leave the host out (or write *) and give port 0.
-// Addresses arrive by gossip, from strangers, so nothing is taken on trust.
-func parseURL(url string, listen bool) (hostport string, err error) {
-	bad := func(reason string) (string, error) {
+// address is a URL that was understood.
+type address struct {
+	scheme  string // in mangos' registry
+	rest    string // host:port as package net wants it; with foreign, what came after ://
+	foreign bool   // another transport than ours
+}
+
+// inner is the address as mangos knows it.
+func (a address) inner() string { return a.scheme + "://" + a.rest }
+
+// parseURL takes tcp://host:port or tls+tcp://host:port apart. A listener may leave
+// the host out (or write *) and give port 0. Addresses arrive by gossip, from
+// strangers, so nothing is taken on trust: with a TLS configuration, an address
+// cannot talk us into plain TCP.
+//
+// Other schemes are those of the mangos transports that the program has imported.
+func parseURL(url string, listen bool, tlsConfig *tls.Config) (address, error) {
+	bad := func(reason string) (address, error) {
 		if len(url) > maxURL {
 			url = url[:maxURL] + "…"
 		}
-		return "", &URLError{URL: url, Reason: reason}
+		return address{}, &URLError{URL: url, Reason: reason}
 	}
 	if len(url) > maxURL {
 		return bad("too long")
 	}
-	rest, ok := strings.CutPrefix(url, userScheme)
+	scheme, rest, ok := strings.Cut(url, "://")
 	if !ok {
-		if scheme, _, found := strings.Cut(url, "://"); found {
-			return bad("scheme " + scheme + " is not supported")
-		}
 		return bad("no scheme")
+	}
+	a := address{scheme: Scheme, rest: rest}
+	switch scheme {
+	case schemeTCP:
+		if tlsConfig != nil {
+			return bad("Config.TLS is set and tcp is not encrypted; use tls+tcp")
+		}
+	case schemeTLSTCP:
+		if tlsConfig == nil {
+			return bad("tls+tcp needs Config.TLS")
+		}
+		a.scheme = SchemeTLS
+	case Scheme, SchemeTLS:
+		return bad("scheme " + scheme + " is for mangos sockets; use " + strings.TrimPrefix(scheme, "parley+"))
+	default:
+		if transport.GetTransport(scheme) == nil {
+			return bad("scheme " + strconv.Quote(scheme) + " is not supported; those known here are " + knownSchemes())
+		}
+		if scheme == "ws" && tlsConfig != nil { // it would take it, and no notice of it
+			return bad("Config.TLS is set and ws is not encrypted; use wss")
+		}
+		return address{scheme: scheme, rest: rest, foreign: true}, nil
 	}
 	host, port, err := net.SplitHostPort(rest)
 	if err != nil {
@@ -45,7 +84,20 @@ func parseURL(url string, listen bool) (hostport string, err error) {
 	if reason := checkHost(host, listen); reason != "" {
 		return bad(reason)
 	}
-	return net.JoinHostPort(host, port), nil
+	a.rest = net.JoinHostPort(host, port)
+	return a, nil
+}
+
+// knownSchemes lists ours and those of mangos' transports that were imported; a
+// transport of somebody else's works too, but mangos cannot list them.
+func knownSchemes() string {
+	known := []string{schemeTCP, schemeTLSTCP}
+	for _, s := range []string{"inproc", "ipc", "ws", "wss"} {
+		if transport.GetTransport(s) != nil {
+			known = append(known, s)
+		}
+	}
+	return strings.Join(known, ", ")
 }
 
 func reasonOf(err error) string {

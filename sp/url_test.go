@@ -1,6 +1,7 @@
 package sp
 
 import (
+	"crypto/tls"
 	"errors"
 	"strings"
 	"testing"
@@ -23,11 +24,14 @@ func TestParseURL(t *testing.T) {
 		{url: "tcp://[::]:0", listen: true, want: "[::]:0"},
 		{url: "tcp://localhost:0", listen: true, want: "localhost:0"},
 
+		{url: "tls+tcp://127.0.0.1:7950", want: "127.0.0.1:7950"},
+		{url: "tls+tcp://*:0", listen: true, want: ":0"},
+
 		{url: "", reason: "no scheme"},
 		{url: "127.0.0.1:7950", reason: "no scheme"},
-		{url: "TCP://127.0.0.1:1", reason: "scheme TCP is not supported"},
-		{url: "ipc:///tmp/x", reason: "scheme ipc is not supported"},
-		{url: "parley+tcp://127.0.0.1:1", reason: "scheme parley+tcp is not supported"},
+		{url: "TCP://127.0.0.1:1", reason: `scheme "TCP" is not supported; those known here are tcp, tls+tcp`},
+		{url: "quic://x", reason: `scheme "quic" is not supported`},
+		{url: "parley+tcp://127.0.0.1:1", reason: "use tcp"},
 		{url: "tcp://", reason: "missing port"},
 		{url: "tcp://host", reason: "missing port"},
 		{url: "tcp://host:", reason: "missing port"},
@@ -47,10 +51,15 @@ func TestParseURL(t *testing.T) {
 		{url: "tcp://host\n:1", reason: "character"},
 		{url: "tcp://" + strings.Repeat("a", 400) + ":1", reason: "too long"},
 	} {
-		got, err := parseURL(c.url, c.listen)
+		var cfg *tls.Config
+		if strings.HasPrefix(c.url, "tls+tcp:") {
+			cfg = &tls.Config{}
+		}
+		a, err := parseURL(c.url, c.listen, cfg)
+		got := a.rest
 		if c.want != "" {
-			if got != c.want || err != nil {
-				t.Errorf("%q: got %q, %v; want %q", c.url, got, err, c.want)
+			if got != c.want || err != nil || a.foreign || a.scheme == Scheme != (cfg == nil) {
+				t.Errorf("%q: got %+v, %v; want %q", c.url, a, err, c.want)
 			}
 			continue
 		}
@@ -67,15 +76,20 @@ func FuzzParseURL(f *testing.F) {
 	f.Add("tcp://127.0.0.1:7950", true)
 	f.Add("tcp://[::1]:0", false)
 	f.Add("tcp://*:1", true)
+	f.Add("tls+tcp://host:1", false)
 	f.Fuzz(func(t *testing.T, url string, listen bool) {
-		hostport, err := parseURL(url, listen)
-		if (err == nil) == (hostport == "") {
-			t.Fatalf("%q, %v", hostport, err)
+		var cfg *tls.Config
+		if strings.HasPrefix(url, "tls+tcp:") {
+			cfg = &tls.Config{}
 		}
-		if err == nil {
-			again, err := parseURL(userScheme+hostport, listen)
-			if err != nil || again != hostport {
-				t.Fatalf("%q became %q, %v", hostport, again, err)
+		a, err := parseURL(url, listen, cfg)
+		if (err == nil) == (a == address{}) {
+			t.Fatalf("%+v, %v", a, err)
+		}
+		if err == nil && !a.foreign {
+			again, err := parseURL(strings.TrimPrefix(a.inner(), "parley+"), listen, cfg)
+			if err != nil || again != a {
+				t.Fatalf("%+v became %+v, %v", a, again, err)
 			}
 		}
 	})
