@@ -14,67 +14,61 @@ type goal struct {
 	what  func(sample) float64
 	to    string // the peer it is compared with; "" for the figure itself
 	limit float64
-	most  bool // the limit is the most it may be, and else the least
+	most  bool   // the limit is the most it may be, and else the least
+	unit  string // of a figure itself
 }
 
 var goals = []goal{
-	{"sp", "oneway", 64, rate, "mangos", 30, false},
-	{"sp", "oneway", 64, rate, "nats", 5, false},
-	{"sp", "oneway", 64, rate, "zmq", 2, false},
-	{"sp", "oneway", 64, rate, "raw", 0.5, false},
-	{"sp", "oneway", 1 << 10, rate, "mangos", 6, false},
-	{"sp", "oneway", 1 << 10, rate, "nats", 3, false},
-	{"sp", "oneway", 1 << 10, rate, "zmq", 2, false},
-	{"sp", "oneway", 64 << 10, rate, "mangos", 2, false},
-	{"sp", "oneway", 64 << 10, rate, "nats", 4, false},
-	{"sp", "oneway", 64 << 10, rate, "raw", 0.9, false},
-	{"sp", "many", 64, rate, "mangos", 8, false},
-	{"sp", "many", 64, rate, "nats", 6, false},
-	{"sp", "many", 64, rate, "zmq", 1.2, false},
-	{"sp", "many", 64, rate, "raw", 0.8, false},
-	{"sp", "rtt-pinned", 64, p50, "raw", 1, true},
-	{"sp", "rtt-pinned", 64, p50, "nats", 0.5, true},
-	{"sp", "rtt", 64, p50, "raw", 1, true},
-	{"sp", "rtt", 64, p50, "nats", 0.5, true},
-	{"sp", "oneway", 64, allocs, "", 0, true},
-	{"sp", "many", 64, allocs, "", 0, true},
-	{"sp", "rtt", 64, allocs, "", 0, true},
-	{"unicast", "oneway", 64, rate, "", 5e6, false},
-	{"unicast", "oneway", 64, rate, "sp", 0.4, false},
-	{"unicast", "oneway", 1 << 10, rate, "sp", 0.7, false},
-	{"unicast", "oneway", 64 << 10, rate, "sp", 0.9, false},
-	{"unicast", "many", 64, rate, "sp", 0.6, false},
-	{"unicast", "many", 64, rate, "nats", 4, false},
-	{"unicast", "rtt-pinned", 64, p50, "sp", 1.15, true},
-	{"unicast", "rtt", 64, p50, "sp", 1.15, true},
-	{"unicast", "oneway", 64, allocs, "", 2, true},
-	{"unicast", "many", 64, allocs, "", 2, true},
+	{"sp", "oneway", 64, rate, "mangos", 30, false, ""},
+	{"sp", "oneway", 64, rate, "nats", 5, false, ""},
+	{"sp", "oneway", 64, rate, "zmq", 2, false, ""},
+	{"sp", "oneway", 64, rate, "raw", 0.5, false, ""},
+	{"sp", "oneway", 1 << 10, rate, "mangos", 6, false, ""},
+	{"sp", "oneway", 1 << 10, rate, "nats", 3, false, ""},
+	{"sp", "oneway", 1 << 10, rate, "zmq", 2, false, ""},
+	{"sp", "oneway", 64 << 10, rate, "mangos", 2, false, ""},
+	{"sp", "oneway", 64 << 10, rate, "nats", 4, false, ""},
+	{"sp", "oneway", 64 << 10, rate, "raw", 0.9, false, ""},
+	{"sp", "many", 64, rate, "mangos", 8, false, ""},
+	{"sp", "many", 64, rate, "nats", 6, false, ""},
+	{"sp", "many", 64, rate, "zmq", 1.2, false, ""},
+	{"sp", "many", 64, rate, "raw", 0.8, false, ""},
+	{"sp", "rtt-pinned", 64, p50, "raw", 1, true, ""},
+	{"sp", "rtt-pinned", 64, p50, "nats", 0.5, true, ""},
+	{"sp", "rtt", 64, p50, "raw", 1, true, ""},
+	{"sp", "rtt", 64, p50, "nats", 0.5, true, ""},
+	{"sp", "oneway", 64, allocs, "", 0, true, perMessage},
+	{"sp", "many", 64, allocs, "", 0, true, perMessage},
+	{"sp", "rtt", 64, allocs, "", 0, true, perMessage},
+	{"unicast", "oneway", 64, rate, "", 5e6, false, "/s"},
+	{"unicast", "oneway", 64, rate, "sp", 0.4, false, ""},
+	{"unicast", "oneway", 1 << 10, rate, "sp", 0.7, false, ""},
+	{"unicast", "oneway", 64 << 10, rate, "sp", 0.9, false, ""},
+	{"unicast", "many", 64, rate, "sp", 0.6, false, ""},
+	{"unicast", "many", 64, rate, "nats", 4, false, ""},
+	{"unicast", "rtt-pinned", 64, p50, "sp", 1.15, true, ""},
+	{"unicast", "rtt", 64, p50, "sp", 1.15, true, ""},
+	{"unicast", "oneway", 64, allocs, "", 2, true, perMessage},
+	{"unicast", "many", 64, allocs, "", 2, true, perMessage},
 }
+
+// perMessage is the unit of allocations here.
+const perMessage = "allocations"
 
 // noise is how many allocations of a message are those of the run itself.
 const noise = 0.05
 
-// value is what was measured; allocations are per message here.
+// value is what was measured.
 func (b *bench) value(g goal) float64 {
 	mine := b.values(key{g.test, g.size, g.peer, 2}, g.what)
 	if g.to != "" {
 		return ratio(mine, b.values(key{g.test, g.size, g.to, 2}, g.what))
 	}
 	x := median(measured(mine))
-	if g.unit() == "allocs" {
+	if g.unit == perMessage {
 		x /= 1e6
 	}
 	return x
-}
-
-func (g goal) unit() string {
-	if g.to != "" {
-		return "× " + titles[g.to]
-	}
-	if g.limit <= 2 {
-		return "allocs"
-	}
-	return "/s"
 }
 
 func (b *bench) goals(w io.Writer) {
@@ -82,14 +76,17 @@ func (b *bench) goals(w io.Writer) {
 	fmt.Fprint(w, "\n| | test | goal | measured | |\n|---|---|---:|---:|---|\n")
 	for _, g := range goals {
 		x := b.value(g)
-		sign, met := "≥", x >= g.limit
+		sign, unit, met := "≥", g.unit, x >= g.limit
+		if g.to != "" {
+			unit = "× " + titles[g.to]
+		}
 		if g.most {
 			sign, met = "≤", x <= g.limit
-			if g.unit() == "allocs" {
+			if g.unit == perMessage {
 				met = x <= g.limit+noise
 			}
 		}
 		fmt.Fprintf(w, "| %s | %s, %s | %s %s %s | %s | %s |\n", titles[g.peer], g.test, bytesOf(g.size),
-			sign, short(g.limit), g.unit(), short(x), mark(x, met))
+			sign, short(g.limit), unit, short(x), mark(x, met))
 	}
 }

@@ -141,26 +141,39 @@ func (raw) connect(t task) (sender, error) {
 
 var errNotHere = errors.New("not this way")
 
+// rawVector writes a large frame without copying it, with one system call and without
+// an allocation.
+type rawVector struct {
+	header  [8]byte
+	both    [2][]byte
+	buffers net.Buffers
+}
+
+func (v *rawVector) write(conn net.Conn, body []byte) error {
+	binary.BigEndian.PutUint64(v.header[:], uint64(len(body)))
+	v.both = [2][]byte{v.header[:], body}
+	v.buffers = v.both[:]
+	_, err := v.buffers.WriteTo(conn)
+	return err
+}
+
 // rawPush sends one way.
 type rawPush struct {
 	net.Conn
-	out    *bufio.Writer
-	header [8]byte
-	both   [2][]byte
+	out   *bufio.Writer
+	large rawVector
+	small [8]byte
 }
 
 func (p *rawPush) push(body []byte) error {
-	binary.BigEndian.PutUint64(p.header[:], uint64(len(body)))
 	if len(body) > rawLarge {
 		if err := p.out.Flush(); err != nil {
 			return err
 		}
-		p.both = [2][]byte{p.header[:], body}
-		buffers := net.Buffers(p.both[:])
-		_, err := buffers.WriteTo(p.Conn)
-		return err
+		return p.large.write(p.Conn, body)
 	}
-	p.out.Write(p.header[:]) // its error is that of the next
+	binary.BigEndian.PutUint64(p.small[:], uint64(len(body)))
+	p.out.Write(p.small[:]) // its error is that of the next
 	_, err := p.out.Write(body)
 	return err
 }
@@ -171,18 +184,16 @@ func (p *rawPush) close()                     { p.Conn.Close() }
 
 // rawPingPong has one request outstanding.
 type rawPingPong struct {
-	conn net.Conn
-	in   *rawFrames
-	out  []byte
+	conn  net.Conn
+	in    *rawFrames
+	out   []byte
+	large rawVector
 }
 
 func (p *rawPingPong) caller() (roundTrip, error) {
 	return func(body []byte) ([]byte, error) {
 		if len(body) > rawLarge {
-			var header [8]byte
-			binary.BigEndian.PutUint64(header[:], uint64(len(body)))
-			buffers := net.Buffers{header[:], body}
-			if _, err := buffers.WriteTo(p.conn); err != nil {
+			if err := p.large.write(p.conn, body); err != nil {
 				return nil, err
 			}
 		} else {
@@ -214,7 +225,9 @@ type rawQueue struct {
 	writing bool
 	pending []byte      // small frames
 	spare   []byte      // for the next ones
-	vector  net.Buffers // large frames
+	vector  [][]byte    // large frames
+	older   [][]byte    // for the next ones
+	buffers net.Buffers // being written
 	waiting []*rawCall  // replies come in the order of requests
 	oldest  int         // index in waiting
 	err     error
@@ -261,16 +274,17 @@ func (q *rawQueue) send(c *rawCall, body []byte) error {
 		runtime.Gosched()
 		q.mu.Lock()
 		out, vector := q.pending, q.vector
-		q.pending, q.vector = q.spare[:0], nil
+		q.pending, q.vector = q.spare[:0], q.older[:0]
 		q.mu.Unlock()
 		var err error
 		if q.large {
-			_, err = vector.WriteTo(q.conn)
+			q.buffers = vector
+			_, err = q.buffers.WriteTo(q.conn)
 		} else {
 			_, err = q.conn.Write(out)
 		}
 		q.mu.Lock()
-		q.spare = out
+		q.spare, q.older = out, vector
 		if err != nil {
 			q.conn.Close() // read tells the callers
 		}
