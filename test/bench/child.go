@@ -155,7 +155,7 @@ func sendRequests(to sender, t task, d time.Duration) error {
 			if n%every == 0 {
 				begin = time.Now()
 			}
-			if err := check(calls[i](body))(t.size); err != nil {
+			if err := ask(calls[i], body); err != nil {
 				errs[i] = err
 				break
 			}
@@ -199,7 +199,7 @@ func first(p peer, to sender, t task, n int) error {
 			if !more {
 				break
 			}
-			if err := check(reply, err)(t.size); err != nil {
+			if err := check(reply, t.size, err); err != nil {
 				return err
 			}
 			samples = append(samples, uint32(time.Since(begin)))
@@ -213,7 +213,7 @@ func first(p peer, to sender, t task, n int) error {
 		if err != nil {
 			return err
 		}
-		if err := check(call(body))(t.size); err != nil {
+		if err := ask(call, body); err != nil {
 			return err
 		}
 		samples = append(samples, uint32(time.Since(begin)))
@@ -223,14 +223,18 @@ func first(p peer, to sender, t task, n int) error {
 	return nil
 }
 
+// ask makes a round trip.
+func ask(call roundTrip, body []byte) error {
+	reply, err := call(body)
+	return check(reply, len(body), err)
+}
+
 // check proves that a reply is what was asked for.
-func check(reply []byte, err error) func(size int) error {
-	return func(size int) error {
-		if err == nil && (len(reply) != size || reply[0] != 0) {
-			err = fmt.Errorf("the reply has %d bytes and not %d", len(reply), size)
-		}
-		return err
+func check(reply []byte, size int, err error) error {
+	if err == nil && (len(reply) != size || reply[0] != 0) {
+		err = fmt.Errorf("the reply has %d bytes and not %d", len(reply), size)
 	}
+	return err
 }
 
 func sayDone(count int, elapsed time.Duration, samples []uint32) {

@@ -359,7 +359,10 @@ func (p *rawStream) pipeline(body []byte, outstanding int, stopped func() bool) 
 			p.out = p.out[:0]
 		}
 		frame, err := p.in.next()
-		if err := check(frame[min(8, len(frame)):], err)(len(body)); err != nil {
+		if err != nil {
+			return 0, nil, err
+		}
+		if err := check(frame[8:], len(body), nil); err != nil {
 			return 0, nil, err
 		}
 		if count%sampled == 0 {

@@ -81,16 +81,26 @@ func startOn(cmd *exec.Cmd, cpu int) error {
 	return errors.Join(err, unix.SchedSetaffinity(0, &before))
 }
 
-// lastCPU is the last one that this process may use: the first has more interrupts.
-func lastCPU() int {
+// cpu is where a process in this role runs, and negative for anywhere.
+func (p place) cpu(role string) int {
+	if p == free {
+		return -1
+	}
 	var set unix.CPUSet
-	last := 0
-	if unix.SchedGetaffinity(0, &set) == nil {
-		for i := range 8 * 128 {
-			if set.IsSet(i) {
-				last = i
+	if unix.SchedGetaffinity(0, &set) != nil {
+		return -1
+	}
+	first, last := -1, -1 // of those that this process may use; the first often has more interrupts
+	for i := range 64 * len(set) {
+		if set.IsSet(i) {
+			last = i
+			if first < 0 {
+				first = i
 			}
 		}
+	}
+	if p == apart && role == "send" {
+		return first
 	}
 	return last
 }
@@ -172,7 +182,7 @@ type group struct {
 	sender   *process
 }
 
-func startGroup(command []string, helped bool, t task, cpu int) (_ *group, err error) {
+func startGroup(command []string, helped bool, t task, where place) (_ *group, err error) {
 	g := &group{task: t}
 	defer func() {
 		if err != nil {
@@ -180,22 +190,22 @@ func startGroup(command []string, helped bool, t task, cpu int) (_ *group, err e
 		}
 	}()
 	if helped {
-		p, err := g.start(command, "help", cpu)
+		p, err := g.start(command, "help", where)
 		if err != nil {
 			return nil, err
 		}
 		g.task.helper = p.addr
 	}
-	if g.receiver, err = g.start(command, "receive", cpu); err != nil {
+	if g.receiver, err = g.start(command, "receive", where); err != nil {
 		return nil, err
 	}
 	g.task.receiver = g.receiver.addr
-	g.sender, err = g.start(command, "send", cpu)
+	g.sender, err = g.start(command, "send", where)
 	return g, err
 }
 
-func (g *group) start(command []string, role string, cpu int) (*process, error) {
-	p, err := start(command, role, g.task, cpu)
+func (g *group) start(command []string, role string, where place) (*process, error) {
+	p, err := start(command, role, g.task, where.cpu(role))
 	if err == nil {
 		g.all = append(g.all, p)
 	}

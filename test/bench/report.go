@@ -140,7 +140,7 @@ func (b *bench) report(w io.Writer) {
 			sizes = []int{64}
 		}
 		for _, size := range sizes {
-			fmt.Fprintf(w, "\n### %s: %s\n", t.title, bytesOf(size))
+			fmt.Fprintf(w, "\n### %s\n", bytesOf(size))
 			var keys []key
 			for _, k := range b.plan() {
 				if k.test == t.name && k.size == size {
