@@ -11,9 +11,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -68,6 +70,13 @@ func main() {
 		os.Exit(1)
 	}
 	defer os.RemoveAll(b.dir)
+	interrupt := make(chan os.Signal, 1)
+	signal.Notify(interrupt, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-interrupt
+		os.RemoveAll(b.dir)
+		os.Exit(1) // the children end with their input
+	}()
 	b.run()
 	b.report(os.Stdout)
 }

@@ -130,7 +130,7 @@ func (raw) connect(t task) (sender, error) {
 	}
 	switch {
 	case t.kind == oneWay:
-		return &rawPush{Conn: conn, out: bufio.NewWriterSize(conn, rawBuffer)}, nil
+		return &rawPush{Conn: conn, out: make([]byte, 0, rawBuffer)}, nil
 	case t.outstanding == 1:
 		return &rawPingPong{conn: conn, in: newRawFrames(conn)}, nil
 	}
@@ -160,25 +160,33 @@ func (v *rawVector) write(conn net.Conn, body []byte) error {
 // rawPush sends one way.
 type rawPush struct {
 	net.Conn
-	out   *bufio.Writer
+	out   []byte // small frames
 	large rawVector
-	small [8]byte
 }
 
 func (p *rawPush) push(body []byte) error {
-	if len(body) > rawLarge {
-		if err := p.out.Flush(); err != nil {
+	if len(p.out) > 0 && len(p.out)+8+len(body) > rawBuffer {
+		if err := p.flush(); err != nil {
 			return err
 		}
+	}
+	if len(body) > rawLarge {
 		return p.large.write(p.Conn, body)
 	}
-	binary.BigEndian.PutUint64(p.small[:], uint64(len(body)))
-	p.out.Write(p.small[:]) // its error is that of the next
-	_, err := p.out.Write(body)
+	p.out = binary.BigEndian.AppendUint64(p.out, uint64(len(body)))
+	p.out = append(p.out, body...)
+	return nil
+}
+
+func (p *rawPush) flush() error {
+	if len(p.out) == 0 {
+		return nil
+	}
+	_, err := p.Conn.Write(p.out)
+	p.out = p.out[:0]
 	return err
 }
 
-func (p *rawPush) flush() error               { return p.out.Flush() }
 func (p *rawPush) caller() (roundTrip, error) { return nil, errNotHere }
 func (p *rawPush) close()                     { p.Conn.Close() }
 
