@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -233,15 +232,4 @@ func kernel() string {
 		return "?"
 	}
 	return string(u.Release[:max(0, bytes.IndexByte(u.Release[:], 0))])
-}
-
-// mark tells whether a goal is met, and of what was not measured nothing.
-func mark(x float64, met bool) string {
-	switch {
-	case math.IsNaN(x):
-		return ""
-	case met:
-		return "met"
-	}
-	return "**short**"
 }
