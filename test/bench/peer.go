@@ -1,6 +1,9 @@
 package main
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"time"
+)
 
 // kind is what a pair of processes does with its messages.
 type kind string
@@ -75,6 +78,7 @@ func ours() map[string]peer {
 		"grpc":       grpcPeer{},
 		"memberlist": memberlistPeer{},
 		"sp":         spPeer{},
+		"sp-poll":    spPeer{poll: 20 * time.Microsecond},
 		"unicast":    unicastPeer{},
 	}
 }

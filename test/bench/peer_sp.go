@@ -2,42 +2,51 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/parley-mesh/parley/sp"
 )
 
-// spPeer is our own package sp as a user has it, with its default Config.
-type spPeer struct{}
+// spPeer is our own package sp with its default Config, but for poll. It is used as
+// callers use it who count allocations: replies are appended to memory used again.
+type spPeer struct{ poll time.Duration }
 
-func (spPeer) receive(t task, s *sink) (string, error) {
+func (p spPeer) config() sp.Config { return sp.Config{Poll: p.poll} }
+
+func (p spPeer) receive(t task, s *sink) (string, error) {
 	if t.kind == oneWay {
-		p, err := sp.ListenPuller("tcp://127.0.0.1:0", func(_ context.Context, in sp.Inbound) { s.take(in.Body) }, sp.Config{})
+		l, err := sp.ListenPuller("tcp://127.0.0.1:0", func(_ context.Context, in sp.Inbound) { s.take(in.Body) }, p.config())
 		if err != nil {
 			return "", err
 		}
-		return p.URL(), nil
+		return l.URL(), nil
 	}
-	r, err := sp.ListenReplier("tcp://127.0.0.1:0", func(_ context.Context, in sp.Inbound) []byte { return in.Body }, sp.Config{})
+	l, err := sp.ListenReplier("tcp://127.0.0.1:0", func(_ context.Context, in sp.Inbound) []byte { return in.Body }, p.config())
 	if err != nil {
 		return "", err
 	}
-	return r.URL(), nil
+	return l.URL(), nil
 }
 
-func (spPeer) connect(t task) (sender, error) {
+func (p spPeer) connect(t task) (sender, error) {
 	ctx := context.Background()
 	if t.kind == oneWay {
-		p, err := sp.DialPusher(ctx, t.receiver, sp.Config{})
-		return spPusher{p}, err
+		push, err := sp.DialPusher(ctx, t.receiver, p.config())
+		return spPusher{push}, err
 	}
-	r, err := sp.DialRequester(ctx, t.receiver, sp.Config{})
-	return spRequester{r}, err
+	req, err := sp.DialRequester(ctx, t.receiver, p.config())
+	return spRequester{req}, err
 }
 
 type spRequester struct{ *sp.Requester }
 
 func (r spRequester) caller() (roundTrip, error) {
-	return func(body []byte) ([]byte, error) { return r.Request(context.Background(), body) }, nil
+	x := &sp.Exchange{}
+	return func(body []byte) ([]byte, error) {
+		x.Body, x.Reply = body, x.Reply[:0]
+		err := r.Do(context.Background(), x)
+		return x.Reply, err
+	}, nil
 }
 
 func (r spRequester) push([]byte) error { return errNotHere }

@@ -112,7 +112,7 @@ func (b *bench) plan() (keys []key) {
 				switch p {
 				case "unicast":
 					keys = append(keys, key{t.name, 64, p, firstCluster})
-				case "memberlist", "raw-1": // each message is a first one; the same as raw
+				case "memberlist", "raw-1", "sp-poll": // each message is a first one; the same as raw; as sp
 				default:
 					keys = append(keys, key{t.name, 64, p, 2})
 				}
@@ -122,6 +122,9 @@ func (b *bench) plan() (keys []key) {
 				for _, p := range b.peers {
 					if p == "raw-1" && (t.name != "many" || size > rawLarge) {
 						continue // it does what raw does, and cannot read while it writes much
+					}
+					if p == "sp-poll" && (t.outstanding > 1 || t.kind == oneWay || size > rawLarge) {
+						continue // it does what sp does
 					}
 					keys = append(keys, key{t.name, size, p, 2})
 				}
