@@ -78,7 +78,7 @@ func ours() map[string]peer {
 		"grpc":       grpcPeer{},
 		"memberlist": memberlistPeer{},
 		"sp":         spPeer{},
-		"sp-poll":    spPeer{poll: 20 * time.Microsecond},
+		"sp-poll":    spPeer{poll: 50 * time.Microsecond},
 		"unicast":    unicastPeer{},
 	}
 }
