@@ -139,6 +139,9 @@ func (p *pipe) endedBy() error {
 	return ErrClosed
 }
 
+// hasEnded reports whether the pipe has ended, or is about to.
+func (p *pipe) hasEnded() bool { return p.cause.Load() != nil }
+
 // lingerTime is how long an orderly end waits for the peer.
 const lingerTime = time.Second
 

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,9 +28,16 @@ type Requester struct {
 	calls    []*call // outstanding, each at its id modulo len(calls), a power of two
 	inFlight int
 	turns    []*turn     // of those who wait to be among them
+	reading  bool        // a caller or our own goroutine reads
+	watched  watched     // of the caller that reads, or did last
 	expiry   *time.Timer // runs at due; nil: not yet made
 	due      int64       // the earliest deadline, or earlier; in nanoseconds after began
 	began    time.Time
+
+	take  chan struct{} // our own goroutine is to read
+	led   atomic.Bool   // a caller has read since the idle timer ran
+	idle  *time.Timer
+	alert atomic.Bool // the idle timer runs
 }
 
 // call is one outstanding request.
@@ -56,7 +64,13 @@ func DialRequester(ctx context.Context, url string, cfg Config) (*Requester, err
 	if err != nil {
 		return nil, err
 	}
-	r := &Requester{c: c, lastID: rand.Uint32(), calls: make([]*call, 8), due: math.MaxInt64, began: time.Now()}
+	r := &Requester{
+		c: c, lastID: rand.Uint32(), calls: make([]*call, 8), due: math.MaxInt64, began: time.Now(),
+		reading: true, take: make(chan struct{}, 1),
+	}
+	r.idle = time.AfterFunc(time.Hour, r.lookIdle)
+	r.idle.Stop()
+	r.take <- struct{}{}
 	c.tp.in.keepsTime = true
 	c.wg.Go(r.read)
 	return r, nil
@@ -128,7 +142,7 @@ func (r *Requester) do(ctx context.Context, x *Exchange) error {
 		calls.Put(c)
 		return err
 	}
-	err = r.await(ctx, c)
+	err = r.await(ctx, c, alone)
 	if err == nil {
 		x.Reply = c.reply
 	}
@@ -264,8 +278,13 @@ func (r *Requester) write(ctx context.Context, c *call, x *Exchange, alone bool)
 	return nil
 }
 
-// await waits until c is finished or given up.
-func (r *Requester) await(ctx context.Context, c *call) error {
+// await waits until c is finished or given up. The caller of the only request
+// outstanding reads its reply itself: waking another goroutine for that would take
+// longer than all the rest.
+func (r *Requester) await(ctx context.Context, c *call, alone bool) error {
+	if alone && r.lead(c, ctx) {
+		return c.err
+	}
 	stopped := ctx.Done()
 	if stopped == nil {
 		<-c.done
@@ -310,6 +329,7 @@ func (r *Requester) expire() {
 		case c.due <= now:
 			r.remove(c)
 			r.finish(c, context.DeadlineExceeded)
+			r.c.tp.in.interrupt() // it may be its caller that reads
 		default:
 			next = min(next, c.due)
 		}
@@ -318,28 +338,6 @@ func (r *Requester) expire() {
 	if next != math.MaxInt64 {
 		r.expireAt(next)
 	}
-}
-
-// read is the goroutine that reads replies. It ends with the connection, whose end it
-// notices even when nothing is outstanding, and then ends what is.
-func (r *Requester) read() {
-	in := r.c.tp.in
-	for {
-		frame, own, err := in.next()
-		if err == nil && (len(frame) < wordSize || frame[0]&finalWord == 0) {
-			err = fmt.Errorf("%w: a reply without an id", ErrMalformed)
-		}
-		if err != nil {
-			_ = r.c.tp.fail(err)
-			break
-		}
-		if r.answer(binary.BigEndian.Uint32(frame), frame[wordSize:], own) {
-			in.keep()
-		}
-	}
-	_ = r.c.pp.Close()
-	in.close()
-	r.end()
 }
 
 // answer gives a reply to its call; each id is answered once. A reply to a call that
@@ -367,12 +365,17 @@ func (r *Requester) answer(id uint32, reply []byte, own bool) (kept bool) {
 
 // end fails what is outstanding: the connection has ended, and nothing more is written.
 func (r *Requester) end() {
+	r.c.tp.in.close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ended = true
 	if r.expiry != nil {
 		r.expiry.Stop()
 	}
+	if r.watched.stop != nil {
+		r.watched.stop()
+	}
+	r.idle.Stop()
 	for _, c := range r.calls {
 		if c == nil || c.end == 0 { // it hears of it from the writer
 			continue

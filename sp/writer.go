@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -57,6 +58,9 @@ type writer struct {
 	sink    func(uintptr) bool // write what the socket takes now
 	drainer func(uintptr) bool // write all
 	goFlush func()
+
+	// While it is set, somebody collects what is to leave together, and will flush.
+	collecting atomic.Bool
 
 	mu       sync.Mutex
 	segments []segment // not wholly written, as far as messages go
@@ -138,7 +142,7 @@ func (w *writer) send(ctx context.Context, deadline time.Time, u urgency, head [
 	if lent {
 		u = atOnce // we wait for it
 	}
-	if !w.busy {
+	if !w.busy && (u != together || !w.collecting.Load()) {
 		w.begin(u)
 	}
 	if lent {
