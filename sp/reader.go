@@ -28,6 +28,8 @@ type reader struct {
 	scratch   *chunk    // for replies, of a handler that works on what is in chunk
 	r, w      int       // the bytes of it that are not consumed
 	large     *body     // where the last large message is
+	want      int       // size of the large message that is being read; 0: none is
+	have      int       // read of it
 	wasLarge  bool      // the message before this was
 	midway    bool      // a message has begun
 	since     int       // bytes of it that came since the stall deadline was chosen
@@ -61,6 +63,9 @@ func newReader(conn net.Conn, raw syscall.RawConn, set *settings) *reader {
 // next returns the next message, and waits for it. It may be used until the call
 // after; own says that it has memory of its own, which keep takes.
 func (r *reader) next() (message []byte, own bool, err error) {
+	if r.want > 0 { // an interrupt came in the middle of it
+		return r.finishLarge()
+	}
 	for r.w-r.r < lengthSize {
 		r.midway = r.w > r.r
 		if err := r.fill(); err != nil {
@@ -74,12 +79,8 @@ func (r *reader) next() (message []byte, own bool, err error) {
 	n := int(size)
 	if n > inPlace {
 		r.r += lengthSize
-		message, err := r.readLarge(n)
-		if err != nil {
-			return nil, false, r.cut(err)
-		}
-		r.count(n)
-		return message, true, nil
+		r.beginLarge(n)
+		return r.finishLarge()
 	}
 	for r.w-r.r < lengthSize+n {
 		r.midway = true
@@ -138,8 +139,8 @@ func (r *reader) split() (left *chunk) {
 	return left
 }
 
-// readLarge reads a message of n bytes into memory of its own.
-func (r *reader) readLarge(n int) ([]byte, error) {
+// beginLarge has a message of n bytes read into memory of its own.
+func (r *reader) beginLarge(n int) {
 	if r.large != nil && cap(r.large.b) < n {
 		putBody(r.large)
 		r.large = nil
@@ -147,24 +148,29 @@ func (r *reader) readLarge(n int) ([]byte, error) {
 	if r.large == nil {
 		r.large = getBody(n)
 	}
-	k := min(n, r.w-r.r)
-	b := append(r.large.b[:0], r.chunk[r.r:r.r+k]...)
-	r.r += k
+	r.want, r.have = n, copy(r.large.b[:min(n, cap(r.large.b))], r.chunk[r.r:r.w])
+	r.r += r.have
 	r.midway, r.wasLarge = true, true
-	for len(b) < n {
-		if len(b) == cap(b) {
-			r.large = growBody(r.large, n)
-			b = r.large.b[:len(b)]
+}
+
+// finishLarge reads the rest of it.
+func (r *reader) finishLarge() (message []byte, own bool, err error) {
+	for r.have < r.want {
+		if r.have == cap(r.large.b) {
+			r.large = growBody(r.large, r.want)
 		}
-		r.into = b[len(b):min(cap(b), n)]
-		got, err := r.read()
+		r.into = r.large.b[r.have:min(cap(r.large.b), r.want)]
+		n, err := r.read()
 		r.into = nil
-		b = b[:len(b)+got]
+		r.have += n
 		if err != nil {
-			return nil, err
+			return nil, false, r.cut(err)
 		}
 	}
-	return b, nil
+	n := r.want
+	r.want = 0
+	r.count(n)
+	return r.large.b[:n:n], true, nil
 }
 
 // fill brings more bytes into the chunk.

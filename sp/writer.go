@@ -489,8 +489,9 @@ func (w *writer) watchStall() {
 	_ = w.conn.SetWriteDeadline(due)
 }
 
-// failed ends the writer with its first error, if there was one. Nobody may be inside
-// raw: closing the connection waits for that. The caller holds mu.
+// failed ends the writer with its first error, if there was one; the connection hears
+// of it before anybody who waits. Nobody may be inside raw, since closing the connection
+// waits for that. The caller holds mu and has set busy.
 func (w *writer) failed(err error) {
 	if err == nil {
 		err = w.callErr
@@ -498,11 +499,14 @@ func (w *writer) failed(err error) {
 	if err == nil || w.err != nil {
 		return
 	}
-	w.err = err
-	w.wake()
+	w.callErr = err
 	w.mu.Unlock()
 	w.ended(err)
 	w.mu.Lock()
+	if w.err == nil {
+		w.err = err
+	}
+	w.wake()
 }
 
 // close ends the writer: what is queued will not be written. Our goroutine ends when
