@@ -56,7 +56,8 @@ func (l *listener) Listen() error {
 		return err
 	}
 	l.begin(set)
-	lc := net.ListenConfig{KeepAliveConfig: set.keepAlive}
+	lc := net.ListenConfig{KeepAliveConfig: set.keepAlive, Control: socketOptions(set.userTimeout())}
+	lc.SetMultipathTCP(false) // else the socket's options are not inherited
 	ln, err := lc.Listen(context.Background(), "tcp", strings.TrimPrefix(l.hostport, "*"))
 	if err != nil {
 		return plain(err)

@@ -55,6 +55,8 @@ func TestAcceptSurvivesWithoutSpinning(t *testing.T) {
 		time.Sleep(time.Minute)
 		if n := ln.accepts.Load(); n < 60 || n > 80 {
 			t.Errorf("%d attempts in a minute", n)
+		} else if st := l.set.stats.snapshot(); st.AcceptErrors < 60 {
+			t.Errorf("%d attempts, %d counted", n, st.AcceptErrors)
 		}
 		ln.broken.Store(false)
 		time.Sleep(time.Second)

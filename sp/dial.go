@@ -75,7 +75,7 @@ func (d *dialer) Dial() (mangos.TranPipe, error) {
 
 // dial connects and shakes hands, within ctx.
 func (d *dialer) dial(ctx context.Context, set *settings) (*pipe, error) {
-	nd := net.Dialer{Timeout: connectTimeout, KeepAliveConfig: set.keepAlive}
+	nd := net.Dialer{Timeout: connectTimeout, KeepAliveConfig: set.keepAlive, Control: socketOptions(0)}
 	conn, err := nd.DialContext(ctx, "tcp", d.hostport)
 	if err != nil {
 		return nil, explain(ctx, err, fmt.Errorf("no connection within %v", connectTimeout))
@@ -85,7 +85,9 @@ func (d *dialer) dial(ctx context.Context, set *settings) (*pipe, error) {
 		_ = conn.Close()
 		return nil, explain(ctx, err, fmt.Errorf("%w: not complete within %v", ErrHandshake, set.handshakeTimeout))
 	}
-	return newPipe(greeted, peer, set, nil), nil
+	p := newPipe(greeted, peer, set, nil)
+	p.unwatch = watch(conn, set.vanishTime, func() { p.broken(errVanished) })
+	return p, nil
 }
 
 // greet shakes hands and learns who the peer is, until the context ends or

@@ -71,6 +71,7 @@ func (o *options) settings(listen bool) (*settings, error) {
 		max = HardMaxMessage
 	}
 	set := newSettings(cfg, max, &o.stats, o.log)
+	set.patient = true // stock PUSH, say, waits for a peer that presses back
 	if o.noAlive {
 		set.keepAlive = net.KeepAliveConfig{}
 	} else if o.aliveTime > 0 {

@@ -37,6 +37,7 @@ type pipe struct {
 	holders   atomic.Int32
 	gone      func() // gives back the place in the listener
 	dialed    bool   // there is none
+	unwatch   func() // of a dialed one, see watch
 }
 
 // newPipe makes a pipe of conn; gone is nil for one that we dialed. A peer that we
@@ -48,7 +49,7 @@ func newPipe(conn net.Conn, peer peerInfo, set *settings, gone func()) *pipe {
 	p.holders.Store(1) // the open connection; see hold
 	raw := rawConn(conn)
 	stall := set.stallTimeout
-	if p.dialed {
+	if p.dialed || set.patient {
 		stall = 0
 	}
 	p.in = newReader(conn, raw, set)
@@ -159,6 +160,9 @@ func (p *pipe) Close() error {
 		p.out.close(p.endedBy())
 		_ = p.conn.Close()
 		p.out.wait()
+		if p.unwatch != nil {
+			p.unwatch()
+		}
 		p.release()
 	})
 	return nil

@@ -42,13 +42,6 @@ const (
 // mangos does not tell us; such a dial ends within 10 s and Config.HandshakeTimeout.
 func RegisterTransport() { register() }
 
-// keepAlive finds a host that vanished within about half a minute, on a connection
-// where nothing waits to be acknowledged. Otherwise the system sends that again
-// for many minutes first, and TCP_USER_TIMEOUT is no help: Linux also ends those
-// connections by it whose peer is there and does not read, by way of back-pressure.
-// So owners of a Requester have LastRead, and owners of a Pusher their own ways.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
-
 // register does not happen in an init, so that importing this package alone changes
 // nothing.
 var register = sync.OnceFunc(func() {
@@ -66,6 +59,8 @@ type settings struct {
 	stallTimeout     time.Duration
 	queueBytes       int           // not yet written, of a connection
 	poll             time.Duration // before a reader parks; see Config.Poll
+	vanishTime       time.Duration // see watch
+	patient          bool          // a listener's peers, too, may leave unread what they like
 	keepAlive        net.KeepAliveConfig
 	tls              *tls.Config
 	identify         func(context.Context, ConnInfo) (string, error)
@@ -78,7 +73,7 @@ func newSettings(cfg Config, maxFrame int, stats *counters, log *logger) *settin
 		maxFrame: maxFrame, maxPipes: cfg.MaxPipes, maxPending: cfg.MaxPending, maxPerPeer: cfg.MaxPerPeer,
 		handshakeTimeout: cfg.HandshakeTimeout, stallTimeout: cfg.StallTimeout,
 		queueBytes: cfg.QueueBytes, poll: cfg.Poll,
-		keepAlive: keepAlive, tls: cfg.TLS, identify: cfg.Identify,
+		keepAlive: keepAlive, vanishTime: vanishTime, tls: cfg.TLS, identify: cfg.Identify,
 		stats: stats, log: log,
 	}
 }

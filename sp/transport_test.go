@@ -228,6 +228,39 @@ func TestStockCaps(t *testing.T) {
 	}
 }
 
+// A stock PULL that presses back on a stock PUSH that listens is not a stalled peer.
+func TestStockBackPressure(t *testing.T) {
+	p := stock(t, push.NewSocket)
+	l := listenOurs(t, p, sp.Scheme, map[string]any{sp.OptionConfig: quiet(sp.Config{StallTimeout: 100 * time.Millisecond})})
+	c := dialRaw(t, strings.TrimPrefix(l.Address(), "parley+"), protoPull)
+	const n, size = 256, 64 << 10
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for range n {
+			if err := p.Send(make([]byte, size)); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	var before uint64
+	eventually(t, "it presses back", func() bool { // nothing moves for five StallTimeouts
+		before = statsOf(t, l).MessagesOut
+		time.Sleep(500 * time.Millisecond)
+		return statsOf(t, l).MessagesOut == before
+	})
+	for i := range n {
+		if b, err := c.recv(); err != nil || len(b) != size {
+			t.Fatalf("message %d: %d bytes, %v", i, len(b), err)
+		}
+	}
+	<-sent
+	if st := statsOf(t, l); st.Stall != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
 func TestStockOptions(t *testing.T) {
 	sp.RegisterTransport()
 	s := stock(t, req.NewSocket)
