@@ -60,17 +60,18 @@ const perMessage = "allocations"
 // noise is how many allocations of a message are those of the run itself.
 const noise = 0.05
 
-// value is what was measured.
-func (b *bench) value(g goal) float64 {
-	mine := b.values(g.key(g.peer), g.what)
+// measured is what was measured in each round.
+func (b *bench) measured(g goal) []float64 {
+	xs := b.values(g.key(g.peer), g.what)
 	if g.to != "" {
-		return ratio(mine, b.values(g.key(g.to), g.what))
+		return ratios(xs, b.values(g.key(g.to), g.what))
 	}
-	x := median(measured(mine))
 	if g.unit == perMessage {
-		x /= 1e6
+		for i := range xs {
+			xs[i] /= 1e6
+		}
 	}
-	return x
+	return measured(xs)
 }
 
 // goals shows those of which the test was made.
@@ -82,7 +83,8 @@ func (b *bench) goals(w io.Writer) {
 	fmt.Fprint(w, "\n## Goals\n\nOf the first two for unicast one is enough. × of a round trip is of its p50.\n")
 	fmt.Fprint(w, "\n| | test | goal | measured | |\n|---|---|---:|---:|---|\n")
 	for _, g := range tested {
-		x := b.value(g)
+		xs := b.measured(g)
+		x := median(xs)
 		sign, unit, met := "≥", g.unit, x >= g.limit
 		if g.to != "" {
 			unit = "× " + titles[g.to]
@@ -94,7 +96,7 @@ func (b *bench) goals(w io.Writer) {
 			met = x <= g.limit+noise
 		}
 		fmt.Fprintf(w, "| %s | %s, %s | %s %s %s | %s | %s |\n", titles[g.peer], g.test, bytesOf(g.size),
-			sign, short(g.limit), unit, short(x), mark(x, met))
+			sign, short(g.limit), unit, spread(xs), mark(x, met))
 	}
 }
 

@@ -96,7 +96,7 @@ func (b *bench) medianOf(head string, f func(sample) float64) column {
 
 // ratioTo compares with another peer, or with another cluster, in the same rounds.
 func (b *bench) ratioTo(head string, other func(key) key, f func(sample) float64) column {
-	return column{head, func(k key) string { return short(ratio(b.values(k, f), b.values(other(k), f))) }}
+	return column{head, func(k key) string { return short(median(ratios(b.values(k, f), b.values(other(k), f)))) }}
 }
 
 func (b *bench) marks() column {

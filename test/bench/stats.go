@@ -28,15 +28,14 @@ func percentile[T cmp.Ordered](sorted []T, percent int) (v T) {
 	return sorted[max(rank, 1)-1]
 }
 
-// ratio is the median of a[i]/b[i] over the rounds in which both were measured.
-func ratio(a, b []float64) float64 {
-	var rs []float64
+// ratios are a[i]/b[i] of the rounds in which both were measured.
+func ratios(a, b []float64) (rs []float64) {
 	for i := range min(len(a), len(b)) {
 		if r := a[i] / b[i]; !math.IsNaN(r) && !math.IsInf(r, 0) {
 			rs = append(rs, r)
 		}
 	}
-	return median(rs)
+	return rs
 }
 
 // measured is xs without the rounds that gave nothing (NaN).
