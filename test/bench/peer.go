@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/binary"
 	"time"
+
+	"github.com/parley-mesh/parley/sp"
 )
 
 // kind is what a pair of processes does with its messages.
@@ -73,7 +75,8 @@ func ours() map[string]peer {
 	return map[string]peer{
 		"raw":        raw{},
 		"raw-1":      rawPipeline{},
-		"mangos":     mangosPeer{},
+		"mangos":     mangosPeer{scheme: "tcp"},
+		"mangos-sp":  mangosPeer{scheme: sp.Scheme},
 		"nats":       natsPeer{},
 		"grpc":       grpcPeer{},
 		"memberlist": memberlistPeer{},

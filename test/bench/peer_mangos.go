@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/parley-mesh/parley/sp"
 	"go.nanomsg.org/mangos/v3"
 	"go.nanomsg.org/mangos/v3/protocol/pull"
 	"go.nanomsg.org/mangos/v3/protocol/push"
@@ -9,17 +10,17 @@ import (
 	_ "go.nanomsg.org/mangos/v3/transport/tcp"
 )
 
-// mangosPeer is mangos as it comes, over its own tcp transport: its messages are
-// pooled and not copied, and requests have a context for each caller on both sides.
-type mangosPeer struct{}
+// mangosPeer is mangos as it comes, over its own tcp transport or over ours: its messages
+// are pooled and not copied, and requests have a context for each caller on both sides.
+type mangosPeer struct{ scheme string }
 
-func (mangosPeer) receive(t task, s *sink) (string, error) {
+func (p mangosPeer) receive(t task, s *sink) (string, error) {
 	if t.kind == oneWay {
 		sock, err := pull.NewSocket()
 		if err != nil {
 			return "", err
 		}
-		addr, err := mangosListen(sock)
+		addr, err := p.listen(sock)
 		if err != nil {
 			return "", err
 		}
@@ -56,11 +57,12 @@ func (mangosPeer) receive(t task, s *sink) (string, error) {
 			}
 		}()
 	}
-	return mangosListen(sock)
+	return p.listen(sock)
 }
 
-func mangosListen(sock mangos.Socket) (string, error) {
-	l, err := sock.NewListener("tcp://127.0.0.1:0", nil)
+func (p mangosPeer) listen(sock mangos.Socket) (string, error) {
+	sp.RegisterTransport()
+	l, err := sock.NewListener(p.scheme+"://127.0.0.1:0", nil)
 	if err != nil {
 		return "", err
 	}
@@ -79,6 +81,7 @@ func (mangosPeer) connect(t task) (sender, error) {
 	if err != nil {
 		return nil, err
 	}
+	sp.RegisterTransport()
 	return mangosSender{sock}, sock.Dial(t.receiver)
 }
 

@@ -109,29 +109,41 @@ func (b *bench) plan() (keys []key) {
 			}
 		case "first":
 			for _, p := range b.peers {
-				switch p {
-				case "unicast":
-					keys = append(keys, key{t.name, 64, p, firstCluster})
-				case "memberlist", "raw-1", "sp-poll": // each message is a first one; the same as raw; as sp
-				default:
-					keys = append(keys, key{t.name, 64, p, 2})
+				nodes := 2
+				if p == "unicast" {
+					nodes = firstCluster
+				}
+				if worth(p, t, 64) {
+					keys = append(keys, key{t.name, 64, p, nodes})
 				}
 			}
 		default:
 			for _, size := range b.sizes {
 				for _, p := range b.peers {
-					if p == "raw-1" && (t.name != "many" || size > rawLarge) {
-						continue // it does what raw does, and cannot read while it writes much
+					if worth(p, t, size) {
+						keys = append(keys, key{t.name, size, p, 2})
 					}
-					if p == "sp-poll" && (t.outstanding > 1 || t.kind == oneWay || size > rawLarge) {
-						continue // it does what sp does
-					}
-					keys = append(keys, key{t.name, size, p, 2})
 				}
 			}
 		}
 	}
 	return slices.DeleteFunc(keys, func(k key) bool { return b.missing[k.peer] != nil })
+}
+
+// worth tells whether a test says of a peer what no other says.
+func worth(peer string, t test, size int) bool {
+	many := t.name == "many"
+	switch peer {
+	case "raw-1": // as raw, and it cannot read while it writes much
+		return many && size <= rawLarge
+	case "mangos-sp": // as mangos
+		return many || t.kind == oneWay
+	case "sp-poll": // as sp
+		return t.outstanding == 1 && t.kind == requests && t.name != "first" && size <= rawLarge
+	case "memberlist": // each of its messages is a first one
+		return t.name != "first"
+	}
+	return true
 }
 
 func (b *bench) run() {
