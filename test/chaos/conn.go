@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// pieceSize is how much is read and forwarded at once, in bytes.
-const pieceSize = 32 << 10
+// PieceSize is how much a Proxy reads and forwards at once, in bytes.
+const PieceSize = 32 << 10
 
 // Record is what is known of a connection that has ended.
 type Record struct {
@@ -207,7 +207,7 @@ func (c *conn) pass() bool {
 // pump forwards what f.src says to f.dst until the one or the other ends.
 func (c *conn) pump(f, back *flow) {
 	defer f.finished.Store(true)
-	buf := make([]byte, pieceSize)
+	buf := make([]byte, PieceSize)
 	for {
 		if !c.pass() {
 			return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 )
 
 // MinSize is the size of the smallest message, in bytes.
@@ -33,6 +34,7 @@ type Message struct {
 func (m *Message) Append(b []byte) []byte {
 	m.Size = max(m.Size, MinSize)
 	start := len(b)
+	b = slices.Grow(b, m.Size+8)
 	b = binary.BigEndian.AppendUint32(b, magic)
 	b = binary.BigEndian.AppendUint32(b, m.Sender)
 	b = binary.BigEndian.AppendUint32(b, m.Path)
@@ -40,13 +42,12 @@ func (m *Message) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, m.Seq)
 	b = binary.BigEndian.AppendUint64(b, uint64(m.Size))
 	x := uint64(m.Sender)<<40 ^ m.Seq<<1 ^ uint64(m.Echo)<<8 | 1
-	var word [8]byte
-	for left := m.Size - MinSize; left > 0; left -= len(word) {
+	for end := start + m.Size - sumSize; len(b) < end; {
 		x ^= x << 13
 		x ^= x >> 7
 		x ^= x << 17
-		binary.BigEndian.PutUint64(word[:], x)
-		b = append(b, word[:min(left, len(word))]...)
+		b = binary.BigEndian.AppendUint64(b, x)
+		b = b[:min(len(b), end)]
 	}
 	m.Sum = crc32.Checksum(b[start:], crc32.MakeTable(crc32.Castagnoli))
 	return binary.BigEndian.AppendUint32(b, m.Sum)
