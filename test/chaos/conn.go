@@ -31,6 +31,7 @@ type Flow struct {
 type conn struct {
 	p        *Proxy
 	number   int
+	began    time.Time
 	fate     fate
 	up, down flow
 
@@ -56,7 +57,7 @@ type flow struct {
 }
 
 func newConn(p *Proxy, number int, in, out *net.TCPConn) *conn {
-	c := &conn{p: p, number: number, fate: p.cfg.Plan.draw(p.chance(number, 0)), struck: make(chan struct{}), done: make(chan struct{})}
+	c := &conn{p: p, number: number, began: time.Now(), fate: p.cfg.Plan.draw(p.chance(number, 0)), struck: make(chan struct{}), done: make(chan struct{})}
 	c.up = flow{name: "up", src: in, dst: out, chance: p.chance(number, 1), forward: &p.counts.up, limit: -1}
 	c.down = flow{name: "down", src: out, dst: in, chance: p.chance(number, 2), forward: &p.counts.down, limit: -1}
 	switch {
@@ -154,7 +155,8 @@ func (c *conn) strike(at *flow) {
 			c.up.swallow.Store(f.up)
 			c.down.swallow.Store(f.down)
 		}
-		c.p.note("connection %d: %v, %s, after %d bytes up and %d down", c.number, c.fate.fault, where, c.up.written.Load(), c.down.written.Load())
+		c.p.note("connection %d: %v, %s, after %v, %d bytes up and %d down",
+			c.number, c.fate.fault, where, time.Since(c.began).Round(time.Millisecond), c.up.written.Load(), c.down.written.Load())
 	})
 }
 

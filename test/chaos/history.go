@@ -111,6 +111,9 @@ func (h *History) Sender(name string) *Sender {
 	return s
 }
 
+// Name is the name it was given.
+func (s *Sender) Name() string { return s.name }
+
 // Next begins a message of size bytes, to be sent on path.
 func (s *Sender) Next(path uint32, size int) *Message {
 	s.mu.Lock()

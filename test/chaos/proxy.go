@@ -22,7 +22,7 @@ import (
 )
 
 // maxTrace is how many faults a Proxy remembers for Trace; the oldest give way.
-const maxTrace = 64
+const maxTrace = 24
 
 // Config of a Proxy.
 type Config struct {

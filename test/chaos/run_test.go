@@ -154,10 +154,10 @@ func size(rnd *rand.Rand) int {
 	return int(math.Exp2(5 + rnd.Float64()*(top-5)))
 }
 
-// limit is a context that ends soon, now and then, and otherwise not while anyone
-// waits. done must be called when the call has returned; it says how late that was.
+// limit is a context that ends soon, once in soon times (never if that is 0), and
+// otherwise not while anyone waits. done must be called when the call has returned; it says how late that was.
 func (r *run) limit(rnd *rand.Rand, soon int) (ctx context.Context, done func()) {
-	if rnd.IntN(soon) != 0 {
+	if soon == 0 || rnd.IntN(soon) != 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 		return ctx, cancel
 	}
@@ -221,5 +221,6 @@ func held() int {
 	if err != nil {
 		return 0
 	}
-	return most + 2*2*socketBuffer + chaos.PieceSize
+	const packet = 64 << 10 // by which the system may exceed each
+	return most + 2*2*socketBuffer + 3*packet + chaos.PieceSize
 }

@@ -1,0 +1,193 @@
+package chaos_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/parley-mesh/parley/sp"
+	"github.com/parley-mesh/parley/test/chaos"
+	"github.com/parley-mesh/parley/unicast"
+)
+
+// slowness is what a run over a slow network must have seen.
+var slowness = floor{splits: 50, delays: 10, stalls: 5, handled: 500}
+
+// Over a network that is slow but breaks nothing, a Pusher that is shut down, or
+// drained and closed, loses nothing at all.
+func TestCleanPush(t *testing.T) {
+	r := newRun(t, chaos.Rules{Increasing: true, Prefix: true})
+	rnd := r.chance("rounds")
+	puller, err := sp.ListenPuller("tcp://127.0.0.1:0", func(_ context.Context, in sp.Inbound) { r.h.Handled(in.Body) }, sp.Config{Logger: silent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = puller.Close() })
+	proxy := r.listen("clean", chaos.Config{Target: puller.URL()[len("tcp://"):], Plan: chaos.Slow(), Buffer: socketBuffer})
+	var wg sync.WaitGroup
+	wg.Go(func() { r.watch(slowness) })
+	for path := uint32(1); !r.over(); path++ {
+		p, err := sp.DialPusher(within(t, patience), "tcp://"+proxy.Addr(), sp.Config{Logger: silent})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := r.h.Sender(fmt.Sprintf("sender %d", path))
+		var buf []byte
+		for range 1 + rnd.IntN(500) {
+			m := s.Next(path, size(rnd))
+			buf = m.Append(fresh(buf))
+			if err := p.Send(within(t, patience), buf); err != nil {
+				t.Fatal(err)
+			}
+			scribble(buf)
+			s.Accepted(m.Seq)
+		}
+		shut := rnd.IntN(2) == 0
+		if shut {
+			err = p.Shutdown(within(t, patience))
+		} else {
+			err = p.Drain(within(t, patience))
+		}
+		if err != nil {
+			t.Errorf("connection %d: %v", path, err)
+		}
+		_ = p.Close()
+		done := func() bool { tally := s.Tally(); return tally.Handled == tally.Accepted }
+		if shut && !done() { // the Puller ends the connection when it has handled the last
+			t.Errorf("connection %d: %v after Shutdown", path, s.Tally())
+		}
+		eventually(t, "all is handled", done)
+		s.Settle()
+	}
+	wg.Wait()
+	if tally := r.h.Tally(); tally.Lost != 0 || tally.Handled != tally.Sent {
+		t.Error(tally)
+	}
+	r.report()
+}
+
+// Over a slow network every request is answered, and a Replier that is shut down
+// answers all that it has handled.
+func TestCleanRequest(t *testing.T) {
+	r := newRun(t, chaos.Rules{})
+	rnd := r.chance("rounds")
+	var watching sync.WaitGroup
+	watching.Go(func() { r.watch(slowness) })
+	for path := uint32(1); !r.over(); path++ {
+		replier, err := sp.ListenReplier("tcp://127.0.0.1:0", func(_ context.Context, in sp.Inbound) []byte {
+			m, ok := r.h.Handled(in.Body)
+			if !ok {
+				return nil
+			}
+			rnd := rand.New(rand.NewPCG(r.seed, m.Seq))
+			if rnd.IntN(20) == 0 {
+				time.Sleep(time.Duration(rnd.Int64N(int64(3 * time.Millisecond))))
+			}
+			return m.Reply(size(rnd)).Append(room(in))
+		}, sp.Config{Logger: silent})
+		if err != nil {
+			t.Fatal(err)
+		}
+		proxy := r.listen(fmt.Sprintf("clean %d", path), chaos.Config{Target: replier.URL()[len("tcp://"):], Plan: chaos.Slow(), Buffer: socketBuffer})
+		q, err := sp.DialRequester(within(t, patience), "tcp://"+proxy.Addr(), sp.Config{Logger: silent})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shutting, stop := atomic.Bool{}, make(chan struct{})
+		var callers sync.WaitGroup
+		var senders []*chaos.Sender
+		for i := range 8 {
+			s := r.h.Sender(fmt.Sprintf("round %d caller %d", path, i))
+			senders = append(senders, s)
+			rnd := r.chance("round %d caller %d", path, i)
+			callers.Go(func() {
+				var buf []byte
+				for !ended(stop) {
+					m := s.Next(path, size(rnd))
+					buf = m.Append(fresh(buf))
+					ctx, cancel := context.WithTimeout(context.Background(), patience)
+					reply, err := q.Request(ctx, buf)
+					cancel()
+					scribble(buf)
+					if err != nil {
+						s.Unknown(m.Seq)
+						if !shutting.Load() {
+							r.h.Violation("round %d: %v", path, err)
+						}
+						return
+					}
+					s.Answered(m.Seq)
+					if echo, err := chaos.Parse(reply); err != nil || !echo.Answers(m) {
+						r.h.Violation("round %d: the reply to %+v is %+v, %v", path, *m, echo, err)
+					}
+				}
+			})
+		}
+		time.Sleep(time.Duration(rnd.Int64N(int64(200 * time.Millisecond))))
+		if rnd.IntN(2) == 0 {
+			close(stop)
+			callers.Wait()
+		}
+		shutting.Store(true)
+		if err := replier.Shutdown(within(t, patience)); err != nil {
+			t.Errorf("round %d: %v", path, err)
+		}
+		callers.Wait() // their connection has ended
+		var sum chaos.Tally
+		for _, s := range senders {
+			s.Settle()
+			sum = sum.Add(s.Tally())
+		}
+		if sum.Handled != sum.Answered {
+			t.Errorf("round %d: %v", path, sum)
+		}
+		_ = q.Close()
+		proxy.Close()
+		if t.Failed() {
+			r.aborted.Store(true)
+		}
+	}
+	watching.Wait()
+	r.report()
+}
+
+// Over a slow network a Messenger that is shut down has sent all its pushes, and
+// in their order; every call succeeds, or its handler failed.
+func TestCleanUnicast(t *testing.T) {
+	r := newRun(t, chaos.Rules{})
+	pushes := chaos.NewHistory(chaos.Rules{Increasing: true, Prefix: true})
+	w := newTown(func(node, service, hostport string) string {
+		return r.listen(node+" "+service, chaos.Config{Target: hostport, Plan: chaos.Slow(), Buffer: socketBuffer}).Addr()
+	})
+	a := newMail(r, w, "a", pushes, 8, 1, unicast.Config{QueueBytes: 256 << 10})
+	b := newMail(r, w, "b", pushes, 8, 1, unicast.Config{QueueBytes: 256 << 10})
+	a.soon, b.soon = [2]int{}, [2]int{}
+	var wg sync.WaitGroup
+	a.work(&wg, "b", r.over)
+	b.work(&wg, "a", r.over)
+	r.watch(slowness)
+	wg.Wait()
+	if err := a.m.Shutdown(within(t, patience)); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "all pushes of a are handled", func() bool { sum := a.pushTally(); return sum.Handled == sum.Accepted })
+	// b's pushes to a were on their way when a closed.
+	if err := b.m.Shutdown(within(t, patience)); err != nil {
+		t.Logf("b: %v", err)
+	}
+	r.h.Settle()
+	pushes.Settle()
+	if a.pushTally().Lost != 0 {
+		t.Errorf("pushes of a: %v", a.pushTally())
+	}
+	if tally := r.h.Tally(); tally.Answered != tally.Sent || tally.Handled != tally.Sent {
+		t.Errorf("calls: %v", tally)
+	}
+	t.Logf("pushes: %v", pushes.Tally())
+	pushes.Check(t)
+	r.report()
+}
