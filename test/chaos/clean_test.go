@@ -52,8 +52,10 @@ func TestCleanPush(t *testing.T) {
 		} else {
 			err = p.Drain(within(t, patience))
 		}
-		if err != nil {
-			t.Errorf("connection %d: %v", path, err)
+		queued, _ := p.Queued()
+		lost, _ := p.Lost()
+		if err != nil || queued != 0 || lost != 0 {
+			t.Errorf("connection %d: %v, %d messages queued, %d lost", path, err, queued, lost)
 		}
 		_ = p.Close()
 		done := func() bool { tally := s.Tally(); return tally.Handled == tally.Accepted }
@@ -87,7 +89,11 @@ func TestCleanRequest(t *testing.T) {
 			if rnd.IntN(20) == 0 {
 				time.Sleep(time.Duration(rnd.Int64N(int64(3 * time.Millisecond))))
 			}
-			return m.Reply(size(rnd)).Append(room(in))
+			n := size(rnd)
+			if rnd.IntN(4) == 0 { // so that some are still on their way out at the end
+				n = 300 << 10
+			}
+			return m.Reply(n).Append(room(in))
 		}, sp.Config{Logger: silent})
 		if err != nil {
 			t.Fatal(err)
@@ -100,7 +106,7 @@ func TestCleanRequest(t *testing.T) {
 		shutting, stop := atomic.Bool{}, make(chan struct{})
 		var callers sync.WaitGroup
 		var senders []*chaos.Sender
-		for i := range 8 {
+		for i := range 24 {
 			s := r.h.Sender(fmt.Sprintf("round %d caller %d", path, i))
 			senders = append(senders, s)
 			rnd := r.chance("round %d caller %d", path, i)

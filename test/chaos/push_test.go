@@ -119,8 +119,8 @@ func (l *pushLane) use(rnd *rand.Rand, p *sp.Pusher, path uint32, resend [][]byt
 	}
 	close(finish)
 	began := time.Now()
-	if how != 7 {
-		wg.Wait()
+	if how != 7 && !l.wait(fmt.Sprintf("%s: the calls of connection %d return", l.name, path), &wg) {
+		return nil
 	}
 	if ended(p.Done()) {
 		l.late.Add(time.Since(began))
@@ -136,7 +136,9 @@ func (l *pushLane) use(rnd *rand.Rand, p *sp.Pusher, path uint32, resend [][]byt
 	if ctx.Err() != nil {
 		l.abort("%s connection %d does not drain", l.name, path)
 	}
-	wg.Wait()
+	if !l.wait(fmt.Sprintf("%s: the calls of connection %d return", l.name, path), &wg) {
+		return nil
+	}
 	_ = p.Close()
 	bodies, ok := unsent(p)
 	if !ok {

@@ -124,7 +124,9 @@ func (l *requestLane) use(rnd *rand.Rand, q *sp.Requester, path uint32) {
 		_ = q.Close()
 	}
 	began := time.Now()
-	wg.Wait()
+	if !l.wait(fmt.Sprintf("%s: the calls of connection %d return", l.name, path), &wg) {
+		return
+	}
 	l.late.Add(time.Since(began))
 	_ = q.Close()
 	if n := q.InFlight(); n != 0 {

@@ -119,6 +119,25 @@ func (r *run) eventually(what string, ok func() bool) bool {
 	return true
 }
 
+// wait waits for a group of calls that have no reason to go on. When they do, it
+// says where they are and ends the run without them.
+func (r *run) wait(what string, wg *sync.WaitGroup) bool {
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return true
+	case <-time.After(patience):
+	}
+	stacks := make([]byte, 1<<20)
+	r.t.Logf("%s", stacks[:runtime.Stack(stacks, true)])
+	r.abort("not within %v: %s", patience, what)
+	return false
+}
+
 // maxLate bounds how late a call may return on a machine that is busy with other things.
 const maxLate = 10 * time.Second
 
