@@ -1,18 +1,42 @@
 package chaos_test
 
 import (
+	"context"
+	"math/rand/v2"
+	"time"
+
 	"github.com/parley-mesh/parley/sp"
 )
 
-// unsent is what a Pusher that has ended accepted and never wrote; false when it
-// cannot tell which messages these are, only how many.
-func unsent(*sp.Pusher) ([][]byte, bool) { return nil, false }
+// scribble overwrites a body that is the caller's again: whoever still uses it will be
+// found out.
+func scribble(body []byte) {
+	for i := range body {
+		body[i] = 0xee
+	}
+}
 
-// scribble overwrites a body that is the caller's again.
-func scribble([]byte) {}
+// parts cuts a message into one to four, of which some may be empty.
+func parts(rnd *rand.Rand, body []byte) (all [][]byte) {
+	for range rnd.IntN(4) {
+		n := rnd.IntN(len(body) + 1)
+		all = append(all, body[:n])
+		body = body[n:]
+	}
+	return append(all, body)
+}
 
-// room is where a handler may append its reply to.
-func room(sp.Inbound) []byte { return nil }
-
-// fresh is where a caller may append a message to, that was in buf before.
-func fresh([]byte) []byte { return nil }
+// ask sends a request in one of the ways there are. When d is not zero, it is the time
+// that the call has; done reports when it has ended.
+func ask(ctx context.Context, rnd *rand.Rand, q *sp.Requester, body, reply []byte, deadline time.Time) ([]byte, error) {
+	if deadline.IsZero() && rnd.IntN(2) == 0 {
+		return q.Request(ctx, body)
+	}
+	n := rnd.IntN(len(body) + 1)
+	x := sp.Exchange{Head: body[:n], Body: body[n:], Deadline: deadline}
+	if rnd.IntN(2) == 0 {
+		x.Reply = reply[:0]
+	}
+	err := q.Do(ctx, &x)
+	return x.Reply, err
+}

@@ -39,7 +39,7 @@ func TestCleanPush(t *testing.T) {
 		var buf []byte
 		for range 1 + rnd.IntN(500) {
 			m := s.Next(path, size(rnd))
-			buf = m.Append(fresh(buf))
+			buf = m.Append(buf[:0])
 			if err := p.Send(within(t, patience), buf); err != nil {
 				t.Fatal(err)
 			}
@@ -93,7 +93,7 @@ func TestCleanRequest(t *testing.T) {
 			if rnd.IntN(4) == 0 { // so that some are still on their way out at the end
 				n = 300 << 10
 			}
-			return m.Reply(n).Append(room(in))
+			return m.Reply(n).Append(in.Scratch)
 		}, sp.Config{Logger: silent})
 		if err != nil {
 			t.Fatal(err)
@@ -114,7 +114,7 @@ func TestCleanRequest(t *testing.T) {
 				var buf []byte
 				for !ended(stop) {
 					m := s.Next(path, size(rnd))
-					buf = m.Append(fresh(buf))
+					buf = m.Append(buf[:0])
 					ctx, cancel := context.WithTimeout(context.Background(), patience)
 					reply, err := q.Request(ctx, buf)
 					cancel()

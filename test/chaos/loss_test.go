@@ -91,16 +91,13 @@ func (tr trial) ofOurs(t *testing.T) (l loss) {
 	tr.cut(t, proxy)
 	wg.Wait()
 	_ = p.Close()
-	reported, _ := p.Lost()
-	if bodies, ok := unsent(p); ok {
-		reported = uint64(len(bodies))
-	}
+	reported := len(p.Unsent())
 	eventually(t, "the puller is done with the connection", func() bool {
 		st := puller.Stats()
 		return st.Pipes == 0 && st.Pending == 0
 	})
 	l.through = int(received.Load())
-	l.messages = sent - l.through - int(reported)
+	l.messages = sent - l.through - reported
 	l.bytes = l.messages * (tr.size + lengthSize)
 	return l
 }

@@ -34,7 +34,7 @@ type Message struct {
 func (m *Message) Append(b []byte) []byte {
 	m.Size = max(m.Size, MinSize)
 	start := len(b)
-	b = slices.Grow(b, m.Size+8)
+	b = slices.Grow(b, m.Size)
 	b = binary.BigEndian.AppendUint32(b, magic)
 	b = binary.BigEndian.AppendUint32(b, m.Sender)
 	b = binary.BigEndian.AppendUint32(b, m.Path)
@@ -46,8 +46,11 @@ func (m *Message) Append(b []byte) []byte {
 		x ^= x << 13
 		x ^= x >> 7
 		x ^= x << 17
-		b = binary.BigEndian.AppendUint64(b, x)
-		b = b[:min(len(b), end)]
+		if end-len(b) >= 8 {
+			b = binary.BigEndian.AppendUint64(b, x)
+		} else {
+			b = append(b, byte(x))
+		}
 	}
 	m.Sum = crc32.Checksum(b[start:], crc32.MakeTable(crc32.Castagnoli))
 	return binary.BigEndian.AppendUint32(b, m.Sum)

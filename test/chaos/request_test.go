@@ -68,7 +68,18 @@ func (l *requestLane) handle(ctx context.Context, in sp.Inbound) []byte {
 	if rnd.IntN(2000) == 0 {
 		return nil // no reply
 	}
-	return m.Reply(size(rnd)).Append(room(in))
+	reply := m.Reply(size(rnd))
+	switch rnd.IntN(4) {
+	case 0: // in the request's memory
+		reply.Size = min(reply.Size, len(in.Body))
+		return reply.Append(in.Body[:0:len(in.Body)])
+	case 1: // in what is ours for good
+		body := in.Take()
+		return reply.Append(body[:0])
+	case 2:
+		return reply.Append(nil)
+	}
+	return reply.Append(in.Scratch)
 }
 
 // carry makes connections and has requests sent over them until the run is over.
@@ -137,7 +148,7 @@ func (l *requestLane) use(rnd *rand.Rand, q *sp.Requester, path uint32) {
 // call sends one request after the other until q has ended or finish is closed.
 func (l *requestLane) call(rnd *rand.Rand, q *sp.Requester, path uint32, i int, finish <-chan struct{}) {
 	s := l.callers[i]
-	var buf []byte
+	var buf, room []byte
 	for !ended(finish) {
 		var m *chaos.Message
 		if l.pending[i] != 0 {
@@ -146,9 +157,16 @@ func (l *requestLane) call(rnd *rand.Rand, q *sp.Requester, path uint32, i int, 
 			m = s.Next(path, size(rnd))
 		}
 		l.pending[i] = 0
-		buf = m.Append(fresh(buf))
+		buf = m.Append(buf[:0])
 		ctx, done := l.limit(rnd, 20)
-		reply, err := q.Request(ctx, buf)
+		var deadline time.Time
+		if rnd.IntN(20) == 0 {
+			deadline = time.Now().Add(time.Duration(rnd.Int64N(int64(8 * time.Millisecond))))
+		}
+		reply, err := ask(ctx, rnd, q, buf, room, deadline)
+		if !deadline.IsZero() && errors.Is(err, context.DeadlineExceeded) {
+			l.late.Add(max(0, time.Since(deadline)))
+		}
 		done()
 		scribble(buf)
 		switch {
@@ -159,6 +177,7 @@ func (l *requestLane) call(rnd *rand.Rand, q *sp.Requester, path uint32, i int, 
 			} else if !echo.Answers(m) {
 				l.h.Violation("%s: the reply to %+v is %+v", l.name, *m, echo)
 			}
+			room = reply
 		case errors.Is(err, sp.ErrNotSent):
 			l.refusal(err)
 			s.Refused(m.Seq)
@@ -168,7 +187,7 @@ func (l *requestLane) call(rnd *rand.Rand, q *sp.Requester, path uint32, i int, 
 			if !ended(q.Done()) {
 				l.h.Violation("%s: %v, and the connection has not ended", l.name, err)
 			}
-		case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		case ctx.Err() != nil && errors.Is(err, ctx.Err()), !deadline.IsZero() && errors.Is(err, context.DeadlineExceeded) && !time.Now().Before(deadline):
 			s.Unknown(m.Seq)
 		default:
 			s.Unknown(m.Seq)

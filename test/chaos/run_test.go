@@ -138,6 +138,26 @@ func (r *run) wait(what string, wg *sync.WaitGroup) bool {
 	return false
 }
 
+// kept is one message that was given for good, to see whether it stays as it is.
+type kept struct {
+	r    *run
+	mu   sync.Mutex
+	body []byte
+	m    chaos.Message
+}
+
+// swap checks the body that it kept, and keeps another.
+func (k *kept) swap(body []byte, m chaos.Message) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.body != nil {
+		if again, err := chaos.Parse(k.body); err != nil || again != k.m {
+			k.r.h.Violation("a body that was given for good changed: %+v became %+v, %v", k.m, again, err)
+		}
+	}
+	k.body, k.m = body, m
+}
+
 // maxLate bounds how late a call may return on a machine that is busy with other things.
 const maxLate = 10 * time.Second
 

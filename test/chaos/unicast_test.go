@@ -22,7 +22,8 @@ type mail struct {
 	pushes  *chaos.History  // of Push
 	callers []*chaos.Sender // of calls
 	pushers []*chaos.Sender // of pushes
-	soon    [2]int          // of how many calls, and pushes, one has a context that ends soon
+	keep    kept
+	soon    [2]int // of how many calls, and pushes, one has a context that ends soon
 }
 
 const topic = "chaos"
@@ -36,6 +37,7 @@ func newMail(r *run, w *town, name string, pushes *chaos.History, callers, pushe
 	for i := range pushers {
 		n.pushers = append(n.pushers, n.pushes.Sender(fmt.Sprintf("%s pusher %d", name, i+1)))
 	}
+	n.keep.r = r
 	cfg.Logger = silent
 	var err error
 	if n.m, err = unicast.Listen(w.node(name), unicast.HandlerFunc(n.handle), cfg); err != nil {
@@ -79,6 +81,11 @@ func (n *mail) handle(ctx context.Context, in unicast.Message) ([]byte, error) {
 	if again, err := chaos.Parse(in.Body); err != nil || again != *m {
 		n.calls.Violation("%s: a body changed while it was handled: %v, %v", n.name, again, err)
 	}
+	if rnd.IntN(20) == 0 {
+		n.keep.swap(in.Body, *m)
+	} else {
+		defer scribble(in.Body) // it is the handler's own
+	}
 	if fails(m) {
 		return nil, errFails
 	}
@@ -108,7 +115,7 @@ func (n *mail) call(s *chaos.Sender, to string, over func() bool) {
 			err = n.m.Send(ctx, to, topic, body)
 		}
 		done()
-		clear(body) // it is not used after the return
+		scribble(body) // it is not used after the return
 		if err == nil {
 			s.Answered(m.Seq)
 			if fails(m) {
@@ -159,7 +166,7 @@ func (n *mail) push(s *chaos.Sender, to string, over func() bool) {
 		body := m.Append(nil)
 		err := n.m.Push(ctx, to, topic, body)
 		done()
-		clear(body)
+		scribble(body)
 		if err == nil {
 			s.Accepted(m.Seq)
 			continue
