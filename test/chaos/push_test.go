@@ -29,7 +29,6 @@ type pushLane struct {
 	pending []uint64 // by sender: what the last connection refused, to be sent on the next
 
 	keep     kept
-	done     chaos.Times // how much later than the first refusal the connection ended
 	wire     atomic.Int64 // bytes handled on this connection, with their lengths
 	accepted atomic.Int64 // messages accepted on this connection
 
@@ -199,7 +198,7 @@ func (l *pushLane) send(rnd *rand.Rand, p *sp.Pusher, path uint32, i int, finish
 		buf = m.Append(buf[:0])
 		ctx, done := l.limit(rnd, 200)
 		err := p.Send(ctx, parts(rnd, buf)...)
-		given := ctx.Err() != nil
+		gaveUp := ctx.Err() != nil
 		done()
 		if err == nil {
 			scribble(buf)
@@ -209,11 +208,11 @@ func (l *pushLane) send(rnd *rand.Rand, p *sp.Pusher, path uint32, i int, finish
 		}
 		l.refusal(err)
 		s.Refused(m.Seq)
-		if !given { // so the connection ends, or is shut down
+		if !gaveUp { // so the connection ends, or is shut down
 			began := time.Now()
 			select {
 			case <-p.Done():
-				l.done.Add(time.Since(began))
+				l.late.Add(time.Since(began))
 			case <-finish:
 			case <-time.After(patience):
 				l.abort("%s: %v, and the connection does not end", l.name, err)
@@ -301,9 +300,6 @@ func TestPush(t *testing.T) {
 	r.watch(floor{cuts: 10, resets: 5, halfCloses: 5, blackHoles: 2, orderly: 5, splits: 50, delays: 20, stalls: 10, handled: 5000})
 	wg.Wait()
 	for _, l := range lanes {
-		d, n := l.done.Quantile(1)
-		d50, _ := l.done.Quantile(0.5)
-		t.Logf("done %v %v %v", d, d50, n)
 		t.Logf("%s: %d connections, of which %d shook hands; written and not handled %d messages, %d bytes, in one at most %d bytes that the proxy did not swallow; reported as never written %d",
 			l.name, l.connections, l.dialed, l.lost, l.lostBytes, l.worst, l.reported)
 	}
