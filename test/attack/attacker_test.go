@@ -1,6 +1,7 @@
 package attack
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -44,21 +45,41 @@ func connect(t testing.TB, to *target, from string) *stranger {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	return &stranger{c.(*net.TCPConn), t}
+	return &stranger{c, c.(*net.TCPConn), t}
 }
 
 // enter connects and shakes hands, as a peer that the target wants.
 func enter(t testing.TB, to *target, from string) *stranger {
 	t.Helper()
 	c := connect(t, to, from)
+	if err := c.startTLS(to); err != nil {
+		t.Fatalf("not let in: %v", err)
+	}
 	if err := greet(c, to); err != nil {
 		t.Fatalf("not let in: %v", err)
 	}
 	return c
 }
 
-// greet shakes hands. The target may still close the connection then, for want of
-// a place.
+// startTLS shakes hands as TLS clients do, if the target wants that.
+func (c *stranger) startTLS(to *target) error {
+	if to.hello.Cert == nil {
+		return nil
+	}
+	cfg, err := clientTLS(to.hello.Cert)
+	if err != nil {
+		return err
+	}
+	cfg.ServerName = "127.0.0.1"
+	over := tls.Client(c.tcp, cfg)
+	c.Conn = over
+	_ = c.SetDeadline(time.Now().Add(soon))
+	defer c.SetDeadline(time.Time{})
+	return over.Handshake()
+}
+
+// greet exchanges SP's greetings. The target may still close the connection then, for
+// want of a place.
 func greet(c net.Conn, to *target) error {
 	proto := uint16(protoReq)
 	if to.puller {
@@ -87,8 +108,9 @@ func request(id uint32, body []byte) []byte {
 
 // stranger is one connection of the attacker.
 type stranger struct {
-	*net.TCPConn
-	t testing.TB
+	net.Conn
+	tcp *net.TCPConn // the same, or what is under its TLS
+	t   testing.TB
 }
 
 func (c *stranger) send(b []byte) {
@@ -140,8 +162,8 @@ func (c *stranger) trickle(b []byte, pause time.Duration) {
 
 // reset closes the connection the hard way.
 func (c *stranger) reset() {
-	_ = c.SetLinger(0)
-	_ = c.Close()
+	_ = c.tcp.SetLinger(0)
+	_ = c.tcp.Close()
 }
 
 // ready waits for the target's greeting, ours being sent, and reports whether it

@@ -9,7 +9,20 @@ import (
 
 // A thousand come and go, each in its own way; nothing of them stays.
 func TestComeAndGo(t *testing.T) {
-	const strangers, workers = 1000, 4
+	for _, tt := range []struct {
+		name      string
+		tls       bool
+		strangers int
+	}{
+		{"plain", false, 1000},
+		{"TLS", true, 500},
+	} {
+		t.Run(tt.name, func(t *testing.T) { comeAndGo(t, tt.tls, tt.strangers) })
+	}
+}
+
+func comeAndGo(t *testing.T, tls bool, strangers int) {
+	const workers = 4
 	ways := []func(*testing.T, *target){
 		func(t *testing.T, to *target) { _ = connect(t, to, address(0)).Close() },
 		func(t *testing.T, to *target) { connect(t, to, address(0)).reset() },
@@ -40,7 +53,7 @@ func TestComeAndGo(t *testing.T) {
 		func(t *testing.T, to *target) { // ends in good order in the middle of a body
 			c := enter(t, to, address(0))
 			c.send(append(length(100), 1, 2, 3))
-			_ = c.CloseWrite()
+			_ = c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 			c.disconnected()
 			_ = c.Close()
 		},
@@ -49,8 +62,13 @@ func TestComeAndGo(t *testing.T) {
 			c.send(greeting(protoReq)[:4])
 			_ = c.Close()
 		},
+		func(t *testing.T, to *target) { // half of what TLS begins with
+			c := connect(t, to, address(0))
+			c.send(clientHello(t)[:100])
+			c.reset()
+		},
 	}
-	to := newTarget(t, targetSpec{})
+	to := newTarget(t, targetSpec{TLS: tls})
 	honest := newAsker(t, to)
 	for _, way := range ways {
 		way(t, to)
@@ -71,7 +89,6 @@ func TestComeAndGo(t *testing.T) {
 	to.backTo(base)
 	honest.tell("during")
 	st := to.look().Stats
-	t.Logf("%+v", st)
 	if st.Refused != 0 {
 		t.Errorf("%d of them were refused", st.Refused)
 	}

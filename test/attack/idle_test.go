@@ -40,7 +40,7 @@ func TestIdleConnections(t *testing.T) {
 							t.Error(err)
 							return
 						}
-						s := &stranger{c.(*net.TCPConn), t}
+						s := &stranger{c, c.(*net.TCPConn), t}
 						switch {
 						case tt.puller:
 							s.send(frame([]byte("hello")))

@@ -20,7 +20,7 @@ import (
 // Environment variables that make this binary one of the other two processes.
 const (
 	envTarget = "PARLEY_ATTACK_TARGET" // a targetSpec
-	envAsker  = "PARLEY_ATTACK_ASKER"  // the URL to ask
+	envAsker  = "PARLEY_ATTACK_ASKER"  // the hello of the target to ask
 )
 
 func TestMain(m *testing.M) {
@@ -31,7 +31,9 @@ func TestMain(m *testing.M) {
 		return
 	}
 	if v := os.Getenv(envAsker); v != "" {
-		exitIf(runAsker(v))
+		var of hello
+		exitIf(json.Unmarshal([]byte(v), &of))
+		exitIf(runAsker(of))
 		return
 	}
 	goleak.VerifyTestMain(m)

@@ -180,7 +180,11 @@ type asker struct{ *process }
 
 func newAsker(t testing.TB, of *target) *asker {
 	t.Helper()
-	return &asker{spawn(t, envAsker, of.url())}
+	v, err := json.Marshal(of.hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &asker{spawn(t, envAsker, string(v))}
 }
 
 // tell returns what the asker has seen since it was last asked. What it sees must
@@ -216,4 +220,4 @@ func summary(took []time.Duration) latencies {
 	return latencies{Requests: len(s), P50: s[len(s)/2], P99: s[len(s)*99/100], Max: s[len(s)-1]}
 }
 
-func hostport(url string) string { return strings.TrimPrefix(url, "tcp://") }
+func hostport(url string) string { return url[strings.Index(url, "://")+3:] }

@@ -21,14 +21,16 @@ func TestReaderThatStops(t *testing.T) {
 	)
 	for _, tt := range []struct {
 		name  string
+		tls   bool
 		pause time.Duration // between the bytes read; 0 reads none
 	}{
-		{"at once", 0},
-		{"almost", 50 * time.Millisecond},
+		{"at once", false, 0},
+		{"almost", false, 50 * time.Millisecond},
+		{"over TLS", true, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			to := newTarget(t, targetSpec{
-				ReplySize: answer, MaxMessage: answer, QueueBytes: queue, InFlight: inFlight, StallTimeout: timeout,
+				TLS: tt.tls, ReplySize: answer, MaxMessage: answer, QueueBytes: queue, InFlight: inFlight, StallTimeout: timeout,
 			})
 			honest := newAsker(t, to)
 			honest.calm()
@@ -44,7 +46,10 @@ func TestReaderThatStops(t *testing.T) {
 			defer hangUp()
 			for range strangers {
 				c := connect(t, to, address(0))
-				_ = c.SetReadBuffer(4 << 10)
+				_ = c.tcp.SetReadBuffer(4 << 10)
+				if err := c.startTLS(to); err != nil {
+					t.Fatal(err)
+				}
 				if err := greet(c, to); err != nil {
 					t.Fatal(err)
 				}

@@ -4,9 +4,16 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math/big"
+	"net"
 	"os"
 	"runtime"
 	"sync"
@@ -17,9 +24,10 @@ import (
 )
 
 // targetSpec is what a target is. Its fields are those of sp.Config, but for the
-// first and the last two.
+// first two and the last two.
 type targetSpec struct {
 	Puller           bool // else a Replier, which says the request again
+	TLS              bool
 	MaxMessage       int
 	QueueBytes       int
 	TotalBytes       int
@@ -55,6 +63,7 @@ const (
 // hello is the first line of either process; Error says why there are no more.
 type hello struct {
 	URL   string
+	Cert  []byte // of a target with TLS
 	Error string
 }
 
@@ -69,13 +78,24 @@ func runTarget(spec targetSpec) error {
 		HandshakeTimeout: spec.HandshakeTimeout, StallTimeout: spec.StallTimeout,
 		Logger: slog.New(lines),
 	}
-	srv, err := listen(spec, cfg)
+	var first hello
+	url := "tcp://127.0.0.1:0"
+	if spec.TLS {
+		cert, err := newCertificate()
+		if err != nil {
+			return err
+		}
+		cfg.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+		first.Cert = cert.Certificate[0]
+		url = "tls+" + url
+	}
+	srv, err := listen(url, spec, cfg)
 	if err != nil {
 		return err
 	}
+	first.URL = srv.URL()
 	began := time.Now()
 	answers := json.NewEncoder(os.Stdout)
-	first := hello{URL: srv.URL()}
 	if spec.FreeFiles > 0 {
 		if err := sys.limitFiles(spec.FreeFiles); err != nil {
 			first.Error = err.Error()
@@ -111,8 +131,7 @@ type server interface {
 	Close() error
 }
 
-func listen(spec targetSpec, cfg sp.Config) (server, error) {
-	const url = "tcp://127.0.0.1:0"
+func listen(url string, spec targetSpec, cfg sp.Config) (server, error) {
 	if spec.Puller {
 		return sp.ListenPuller(url, func(context.Context, sp.Inbound) {}, cfg)
 	}
@@ -122,6 +141,32 @@ func listen(spec targetSpec, cfg sp.Config) (server, error) {
 		}
 		return bytes.Clone(in.Body)
 	}, cfg)
+}
+
+// newCertificate makes a certificate that signs itself.
+func newCertificate() (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
+}
+
+// clientTLS trusts that certificate alone.
+func clientTLS(cert []byte) (*tls.Config, error) {
+	c, err := x509.ParseCertificate(cert)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(c)
+	return &tls.Config{RootCAs: pool}, nil
 }
 
 // lineCounter is a log of which only the number of lines of each kind is kept.
@@ -168,11 +213,17 @@ func (l latencies) String() string {
 // Commands to an asker, which answers each with what it saw since the last.
 const cmdTell = "tell"
 
-// runAsker asks the target at url about a thousand times a second, and tells how
-// long it took.
-func runAsker(url string) error {
+// runAsker asks a target about a thousand times a second, and tells how long it took.
+func runAsker(of hello) error {
+	var cfg sp.Config
+	if of.Cert != nil {
+		var err error
+		if cfg.TLS, err = clientTLS(of.Cert); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), soon)
-	req, err := sp.DialRequester(ctx, url, sp.Config{})
+	req, err := sp.DialRequester(ctx, of.URL, cfg)
 	cancel()
 	if err != nil {
 		return err
@@ -207,7 +258,7 @@ func runAsker(url string) error {
 	defer stop.Store(true)
 
 	answers := json.NewEncoder(os.Stdout)
-	if err := answers.Encode(hello{URL: url}); err != nil {
+	if err := answers.Encode(hello{URL: of.URL}); err != nil {
 		return err
 	}
 	commands := bufio.NewScanner(os.Stdin)
