@@ -3,6 +3,7 @@ package sp
 import (
 	"context"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -19,8 +20,13 @@ type client struct {
 	sock  mangos.Socket
 	pp    mangos.ProtocolPipe
 	tp    *pipe
-	done  chan struct{}  // closed when the connection has ended
-	wg    sync.WaitGroup // the role's goroutines; they end with the connection
+
+	attaching sync.Mutex
+	abandoned bool  // the dial has failed
+	refused   error // by attach
+
+	done chan struct{}  // closed when the connection has ended
+	wg   sync.WaitGroup // the role's goroutines; they end with the connection
 }
 
 func dial(ctx context.Context, url string, info mangos.ProtocolInfo, headerRoom int, cfg Config) (*client, error) {
@@ -33,26 +39,62 @@ func dial(ctx context.Context, url string, info mangos.ProtocolInfo, headerRoom 
 		return nil, fmt.Errorf("sp: dial: %w", err)
 	}
 	c := &client{url: url, cfg: cfg, log: newLogger(cfg.Logger.With("addr", url)), done: make(chan struct{})}
+	set := &dialSettings{settings: newSettings(cfg, cfg.MaxMessage+headerRoom, &c.stats, c.log), ctx: ctx}
 	c.sock = newSocket(&socketProtocol{
-		info: info,
-		attach: func(pp mangos.ProtocolPipe) (err error) {
-			c.pp = pp
-			c.tp, err = transportPipe(pp)
-			return err
+		info:   info,
+		attach: func(pp mangos.ProtocolPipe) error { return c.attach(pp, set) },
+		detach: func(mangos.ProtocolPipe) {
+			_ = c.tp.fail(io.EOF) // if nobody knows better: see foreignConn
+			close(c.done)
 		},
-		detach: func(mangos.ProtocolPipe) { close(c.done) },
 	})
-	set := newSettings(cfg, cfg.MaxMessage+headerRoom, &c.stats, c.log)
-	if err := c.connect(addr, &dialSettings{settings: set, ctx: ctx}); err != nil {
-		_ = c.sock.Close()
+	if err := c.connect(addr, set); err != nil {
+		c.giveUp()
 		return nil, &callError{"dial", url, err}
 	}
 	return c, nil
 }
 
+// attach is called by mangos' core with the connection, once.
+func (c *client) attach(pp mangos.ProtocolPipe, set *dialSettings) (err error) {
+	c.attaching.Lock()
+	defer c.attaching.Unlock()
+	if c.abandoned {
+		return ErrClosed
+	}
+	tp, err := transportPipe(pp)
+	if err != nil {
+		tp, err = foreignPipe(set.ctx, pp, set.settings)
+	}
+	if err == nil {
+		c.pp, c.tp = pp, tp
+	}
+	c.refused = err
+	return err
+}
+
+// giveUp ends a dial that failed. One over another transport may be under way yet; what
+// comes of it is refused.
+func (c *client) giveUp() {
+	c.attaching.Lock()
+	c.abandoned = true
+	tp, pp := c.tp, c.pp
+	c.attaching.Unlock()
+	if tp != nil {
+		tp.closeWith(pp)
+	}
+	_ = c.sock.Close()
+}
+
 func (c *client) connect(addr address, set *dialSettings) error {
 	if set.ctx.Err() != nil {
 		return contextError(set.ctx)
+	}
+	if addr.foreign {
+		if err := dialForeign(set.ctx, c.sock, addr, set.settings); err != nil {
+			return err
+		}
+		return c.refused
 	}
 	d, err := c.sock.NewDialer(addr.inner(), map[string]any{
 		optSettings:                set,
@@ -64,10 +106,7 @@ func (c *client) connect(addr address, set *dialSettings) error {
 	if err := d.Dial(); err != nil { // attaches the connection before it returns
 		return err
 	}
-	if c.tp == nil {
-		return mangos.ErrBadTran
-	}
-	return nil
+	return c.refused
 }
 
 // checkSize refuses a message that the peer would, by our own limit, refuse.
@@ -103,7 +142,7 @@ func (c *client) unsent(ctx context.Context) error {
 }
 
 func (c *client) close() {
-	_ = c.pp.Close() // detaches
+	c.tp.closeWith(c.pp) // detaches
 	_ = c.sock.Close()
 	c.wg.Wait()
 }

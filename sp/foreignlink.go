@@ -30,8 +30,9 @@ type foreignListener struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	mu     sync.Mutex
-	closed bool
+	mu       sync.Mutex
+	closed   bool
+	arriving sync.WaitGroup // between arrive and arrived
 }
 
 // listenForeign makes sock listen at url. Its protocol passes what comes to adopt,
@@ -55,15 +56,21 @@ func (l *foreignListener) Address() string { return l.ml.Address() }
 
 func (l *foreignListener) counts() (pipes, pending int) { return l.pipes.count(), 0 }
 
+// arrive lets a connection in unless the listening has ended; stop waits for arrived.
+func (l *foreignListener) arrive() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.arriving.Add(1)
+	}
+	return !l.closed
+}
+
+func (l *foreignListener) arrived() { l.arriving.Done() }
+
 // adopt makes a pipe of one of mangos', if there is a place for it. It holds up the
 // transport's accept loop while Config.Identify thinks.
 func (l *foreignListener) adopt(pp mangos.ProtocolPipe) (*pipe, error) {
-	l.mu.Lock()
-	closed := l.closed
-	l.mu.Unlock()
-	if closed {
-		return nil, ErrClosed
-	}
 	conn := foreignConn(pp)
 	peer, err := l.set.name(l.ctx, conn, foreignTLS(pp), false, time.Now().Add(l.set.handshakeTimeout))
 	if err != nil {
@@ -80,11 +87,20 @@ func (l *foreignListener) adopt(pp mangos.ProtocolPipe) (*pipe, error) {
 		return nil, errRefused
 	}
 	l.set.stats.accepted.Add(1)
-	return newPipe(conn, peer, l.set, func() { l.pipes.give(from, peer.name) }), nil
+	p := newPipe(conn, peer, l.set, func() { l.pipes.give(from, peer.name) })
+	p.ours = true
+	return p, nil
+}
+
+// closeWith closes the pipe and mangos' pipe over it. The core closes a pipe of our own
+// transport by itself, but not one that we made of another's.
+func (p *pipe) closeWith(pp mangos.ProtocolPipe) {
+	_ = p.Close()
+	_ = pp.Close()
 }
 
 // stop ends the listening. A connection that mangos' core is just adding is refused by
-// adopt; the core must not be caught with its socket closed meanwhile, so whoever owns
+// arrive; the core must not be caught with its socket closed meanwhile, so whoever owns
 // the socket leaves it open and closes the connections one by one.
 func (l *foreignListener) stop() {
 	l.mu.Lock()
@@ -92,6 +108,7 @@ func (l *foreignListener) stop() {
 	l.mu.Unlock()
 	l.cancel(ErrClosed)
 	_ = l.ml.Close()
+	l.arriving.Wait()
 }
 
 // dialForeign has sock dial url within ctx, once. The protocol gets the pipe before it
@@ -134,7 +151,9 @@ func foreignPipe(ctx context.Context, pp mangos.ProtocolPipe, set *settings) (*p
 		_ = conn.Close()
 		return nil, err
 	}
-	return newPipe(conn, peer, set, nil), nil
+	p := newPipe(conn, peer, set, nil)
+	p.ours = true
+	return p, nil
 }
 
 // foreignOptions are what another transport should know; the limit of a message only if

@@ -191,5 +191,5 @@ func (r *Requester) deliver(frame []byte, own bool) error {
 // broken ends the connection because of an error of the reader.
 func (r *Requester) broken(err error) {
 	_ = r.c.tp.fail(err)
-	_ = r.c.pp.Close()
+	r.c.tp.closeWith(r.c.pp)
 }

@@ -81,7 +81,7 @@ func (p *Pusher) read() {
 			break
 		}
 	}
-	_ = p.c.pp.Close() // waits for the writer
+	p.c.tp.closeWith(p.c.pp) // waits for the writer
 	p.c.tp.in.close()
 	p.settle()
 }

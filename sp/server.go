@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"sync"
@@ -47,7 +48,7 @@ type server struct {
 	log   *logger
 	total *budget
 	sock  mangos.Socket
-	lst   *listener
+	lst   endpoint
 	read  func(*link, *reading) bool // reads messages; see link.lead
 
 	ctx       context.Context // the handlers'; ends with Close
@@ -133,6 +134,14 @@ func newServer(url string, info mangos.ProtocolInfo, headerRoom int, cfg Config,
 func (s *server) listen(addr address, headerRoom int) error {
 	set := newSettings(s.cfg, s.cfg.MaxMessage+headerRoom, &s.stats, s.log)
 	set.queueBytes = s.cfg.QueueBytes / 2 // the other half is for what is not yet a reply
+	if addr.foreign {
+		l, err := listenForeign(s.sock, addr, set)
+		if err != nil {
+			return err
+		}
+		s.lst = l
+		return l.Listen()
+	}
 	ml, err := s.sock.NewListener(addr.inner(), map[string]any{optSettings: set})
 	if err != nil {
 		return err
@@ -148,6 +157,13 @@ func (s *server) listen(addr address, headerRoom int) error {
 // attach is called by mangos' core with a connection that shook hands.
 func (s *server) attach(pp mangos.ProtocolPipe) error {
 	tp, err := transportPipe(pp)
+	if foreign, ok := s.lst.(*foreignListener); ok {
+		if !foreign.arrive() {
+			return ErrClosed
+		}
+		defer foreign.arrived()
+		tp, err = foreign.adopt(pp)
+	}
 	if err != nil {
 		return err
 	}
@@ -172,6 +188,7 @@ func (s *server) attach(pp mangos.ProtocolPipe) error {
 // detach is called by mangos' core when the connection has ended.
 func detach(pp mangos.ProtocolPipe) {
 	l := pp.GetPrivate().(*link)
+	_ = l.tp.fail(io.EOF) // if nobody knows better: see foreignConn
 	l.cancel(fmt.Errorf("%w: %w", ErrConnectionLost, l.tp.endedBy()))
 }
 
@@ -210,7 +227,7 @@ func (l *link) end() {
 		})
 		l.dropUntil(over)
 	}
-	_ = l.pp.Close() // cancels ctx
+	l.tp.closeWith(l.pp) // cancels ctx
 	departed.Wait()
 	l.handlers.Wait()
 	unsent, _ := l.out.pending()

@@ -38,9 +38,11 @@ func (s *server) abort() {
 		s.drain()
 		s.cancel(ErrClosed)
 		for _, l := range s.snapshot() {
-			_ = l.pp.Close()
+			l.tp.closeWith(l.pp)
 		}
-		_ = s.sock.Close()
+		if _, foreign := s.lst.(*foreignListener); !foreign { // see its stop
+			_ = s.sock.Close()
+		}
 	})
 }
 
