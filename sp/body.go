@@ -34,12 +34,13 @@ func getBody(n int) *body {
 	return &body{make([]byte, bodySize(0))}
 }
 
-// growBody returns memory of at least twice the size, with what old has.
-func growBody(old *body, n int) *body {
+// growBody returns memory of twice the size, for a message of n bytes of at most limit,
+// with what old has.
+func growBody(old *body, n, limit int) *body {
 	class := min(bodyClass(n), bodyClass(cap(old.b))+1)
 	b, ok := bodies[class].Get().(*body)
 	if !ok {
-		b = &body{make([]byte, bodySize(class))}
+		b = &body{make([]byte, min(bodySize(class), limit))}
 	}
 	copy(b.b, old.b[:cap(old.b)])
 	putBody(old)

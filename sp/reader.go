@@ -157,7 +157,7 @@ func (r *reader) beginLarge(n int) {
 func (r *reader) finishLarge() (message []byte, own bool, err error) {
 	for r.have < r.want {
 		if r.have == cap(r.large.b) {
-			r.large = growBody(r.large, r.want)
+			r.large = growBody(r.large, r.want, r.max)
 		}
 		r.into = r.large.b[r.have:min(cap(r.large.b), r.want)]
 		n, err := r.read()
@@ -275,20 +275,17 @@ func (r *reader) readPlain() {
 
 // settle gives memory back before a wait.
 func (r *reader) settle() {
-	if r.midway {
-		return
-	}
 	if r.chunk != nil && r.r == r.w {
 		putChunk(r.chunk)
 		r.chunk, r.r, r.w = nil, 0, 0
 	}
-	if r.large != nil {
-		putBody(r.large)
-		r.large = nil
-	}
 	if r.scratch != nil {
 		putChunk(r.scratch)
 		r.scratch = nil
+	}
+	if r.large != nil && r.want == 0 {
+		putBody(r.large)
+		r.large = nil
 	}
 }
 
@@ -327,6 +324,6 @@ func (r *reader) last() time.Time { return r.begun.Add(time.Duration(r.lastRead.
 // close gives the memory back. Nobody may use what next returned any more.
 func (r *reader) close() {
 	r.account()
-	r.midway, r.r, r.w = false, 0, 0
+	r.want, r.r, r.w = 0, 0, 0
 	r.settle()
 }

@@ -104,7 +104,7 @@ func (l *link) handleHere(g *reading, handle handler, header, body []byte, own b
 		l.in.scratch = getChunk()
 	}
 	lent, scratch := l.in.chunk, l.in.scratch
-	l.size = len(body)
+	l.size, g.size = len(body), len(body)
 	g.turn = l.turn.Add(1) // from here on another goroutine may take over the reader
 	if !l.watching.Load() {
 		l.startWatch()
@@ -116,6 +116,7 @@ func (l *link) handleHere(g *reading, handle handler, header, body []byte, own b
 	}
 	reply := handle(l.ctx, in)
 	if !l.readsOn(g) {
+		l.awaitTakeOver()
 		if reply != nil {
 			l.charge(len(reply))
 			l.reply(together, header, reply)
@@ -184,21 +185,35 @@ func (l *link) look() {
 		if l.turn.Load() == turn || !l.watching.CompareAndSwap(false, true) {
 			return
 		}
-	case same && l.turn.CompareAndSwap(turn, turn+1):
-		l.takeOver()
+	case same:
+		l.takeOver(turn)
 	}
 	l.lookSoon()
 }
 
-// takeOver leaves the reading goroutine alone with its handler and has another one
-// read on. The caller has won the turn, so that nobody else uses the reader now.
-func (l *link) takeOver() {
+// takeOver leaves the reading goroutine alone with the handler of that turn, if it
+// still is at it, and has another one read on. From the moment when it wins the turn
+// it has the reader to itself, until it lets go of taking.
+func (l *link) takeOver(turn uint64) {
+	l.taking.Lock()
+	if !l.turn.CompareAndSwap(turn, turn+1) {
+		l.taking.Unlock()
+		return
+	}
 	l.slow.Store(slowHandlers)
 	l.handlers.Add(1)
 	l.left(l.size)
-	l.out.flush() // replies that are finished
 	l.in.split()
+	l.taking.Unlock()
+	l.out.flush() // replies that are finished
 	l.s.wg.Go(l.lead)
+}
+
+// awaitTakeOver is for a goroutine that has lost its turn: what it lets go of now must
+// not be what takeOver is at yet.
+func (l *link) awaitTakeOver() {
+	l.taking.Lock()
+	defer l.taking.Unlock()
 }
 
 // handleApart has a request handled in a goroutine of its own, as soon as that may be.

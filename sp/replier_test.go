@@ -252,7 +252,7 @@ func TestReplierContextEndsWithConnection(t *testing.T) {
 	if err := <-ended; !errors.Is(err, sp.ErrConnectionLost) {
 		t.Errorf("%v", err)
 	}
-	eventually(t, "the lost reply is counted", func() bool { return rep.Stats().RepliesLost == 1 })
+	eventually(t, "the lost reply is counted", func() bool { st := rep.Stats(); return st.RepliesLost == 1 && st.Handling == 0 })
 
 	c = dialRaw(t, rep.URL(), protoReq)
 	c.send(request(1, "x"))

@@ -87,6 +87,7 @@ type link struct {
 	// Of a Replier.
 	turn     atomic.Uint64 // odd while the reading goroutine runs the handler
 	size     int           // of that request, bytes
+	taking   sync.Mutex    // held while another goroutine takes over
 	watching atomic.Bool
 	seen     uint64         // turn, when the watch looked last
 	slow     atomic.Int32   // so many quick handlers in goroutines of their own, and they run here again
@@ -104,6 +105,7 @@ type link struct {
 // reading is the state of one reading goroutine.
 type reading struct {
 	turn  uint64 // of the handler that it runs; 0: none, or a Puller's
+	size  int    // of that request, bytes
 	taken bool   // by Inbound.Take
 }
 
@@ -206,7 +208,8 @@ func (l *link) lead() {
 		case g.turn == 0 || l.readsOn(g):
 			l.s.wg.Go(l.lead)
 		default: // it was left alone with its handler
-			l.finish(l.size)
+			l.awaitTakeOver()
+			l.finish(g.size)
 			l.handlers.Done()
 		}
 	}()
