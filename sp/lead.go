@@ -15,7 +15,7 @@ import (
 // is outstanding any more, and again after a rest, to notice the connection's end.
 
 // idleTime is how long nobody reads, at most twice that.
-const idleTime = 20 * time.Millisecond
+const idleTime = 50 * time.Millisecond
 
 // watched is a context whose end interrupts the reader. It stays registered for the
 // next call, which often has the same.

@@ -13,9 +13,9 @@ type Replier struct{ s *server }
 // answers what arrives.
 //
 // handle is called concurrently. While it is quick, it runs on the goroutine that reads
-// the connection, one request after the other. Once it has taken more than a
-// millisecond or two another goroutine reads on, and while handlers are slow each has
-// a goroutine of its own: at most Config.InFlight of them for each connection, and as
+// the connection, one request after the other. Once it has taken some milliseconds (two
+// when several requests came together, twenty at most) another goroutine reads on, and
+// while handlers are slow each has a goroutine of its own: at most Config.InFlight of them for each connection, and as
 // many as Config.TotalBytes allows in all; beyond that the connection is not read
 // (back-pressure).
 //
@@ -40,10 +40,14 @@ func ListenReplier(url string, handle func(context.Context, Inbound) []byte, cfg
 	return &Replier{s}, nil
 }
 
-// Handlers that take longer than one to two watchPeriods do not run on the reading
-// goroutine; quickHandler and slowHandlers say when they do again.
+// Handlers that take longer than one to two periods of the watch do not run on the
+// reading goroutine; quickHandler and slowHandlers say when they do again. The short
+// period is for peers that have several requests outstanding, which wait meanwhile.
+// It would cost others: with a timer that is due soon, a system call that waits for
+// the network takes microseconds longer.
 const (
 	watchPeriod  = time.Millisecond
+	lonePeriod   = 10 * time.Millisecond
 	quickHandler = 100 * time.Microsecond
 	slowHandlers = 64
 )
@@ -104,6 +108,9 @@ func (l *link) handleHere(g *reading, handle handler, header, body []byte, own b
 		l.in.scratch = getChunk()
 	}
 	lent, scratch := l.in.chunk, l.in.scratch
+	if !l.several.Load() && l.in.ready() {
+		l.several.Store(true)
+	}
 	l.size, g.size = len(body), len(body)
 	g.turn = l.turn.Add(1) // from here on another goroutine may take over the reader
 	if !l.watching.Load() {
@@ -156,12 +163,16 @@ func (l *link) startWatch() {
 }
 
 func (l *link) lookSoon() {
+	period := lonePeriod
+	if l.several.Swap(false) {
+		period = watchPeriod
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.watch == nil {
-		l.watch = time.AfterFunc(watchPeriod, l.look)
+		l.watch = time.AfterFunc(period, l.look)
 	} else {
-		l.watch.Reset(watchPeriod)
+		l.watch.Reset(period)
 	}
 }
 

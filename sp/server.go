@@ -89,6 +89,7 @@ type link struct {
 	size     int           // of that request, bytes
 	taking   sync.Mutex    // held while another goroutine takes over
 	watching atomic.Bool
+	several  atomic.Bool    // requests came together since the watch looked last
 	seen     uint64         // turn, when the watch looked last
 	slow     atomic.Int32   // so many quick handlers in goroutines of their own, and they run here again
 	running  atomic.Int32   // handlers in goroutines of their own
