@@ -197,19 +197,30 @@ func TestForeignCloseUnderLoad(t *testing.T) {
 		for range 5 {
 			rep := listenReplierAt(t, url, echo, sp.Config{})
 			var wg sync.WaitGroup
+			use := func() error {
+				q, err := sp.DialRequester(within(t, soon), url, quiet(sp.Config{}))
+				if err != nil {
+					return err
+				}
+				defer q.Close()
+				for range 5 {
+					if _, err = q.Request(within(t, soon), make([]byte, 100000)); err != nil {
+						return err
+					}
+				}
+				// Over ipc all stay: closing during a handshake is a data race in mangos'.
+				for err == nil && strings.HasPrefix(url, "ipc") {
+					_, err = q.Request(within(t, soon), make([]byte, 100000))
+				}
+				return err
+			}
 			for range 4 {
 				wg.Go(func() {
-					for {
-						q, err := sp.DialRequester(within(t, soon), url, quiet(sp.Config{}))
-						if err != nil {
-							return
-						}
-						_, _ = q.Request(within(t, soon), make([]byte, 100000))
-						_ = q.Close()
+					for use() == nil {
 					}
 				})
 			}
-			eventually(t, "there is traffic", func() bool { return rep.Stats().MessagesIn > 20 })
+			eventually(t, "there is traffic", func() bool { st := rep.Stats(); return st.Accepted >= 4 && st.MessagesIn > 40 })
 			_ = rep.Close()
 			wg.Wait()
 		}
