@@ -17,9 +17,20 @@
 //
 // # Addresses
 //
-// An address is tcp://host:port. The host is an IPv4 address, an IPv6 address in
-// brackets or a host name; a listener also takes * or nothing for all interfaces,
-// and port 0 for any free one.
+// An address is tcp://host:port, or tls+tcp://host:port with [Config].TLS. The host is
+// an IPv4 address, an IPv6 address in brackets or a host name; a listener also takes *
+// or nothing for all interfaces, and port 0 for any free one. Addresses of the mangos
+// transports that the program has imported (inproc, ipc, ws, wss) work as well, with
+// what those transports lack: deadlines and caps for handshakes.
+//
+// The other way round, [RegisterTransport] lets mangos sockets of the program use the
+// transport of this package.
+//
+// # Who the peer is
+//
+// Config.Identify says who the peer of a connection is, from its certificate, before
+// the connection counts as one, or refuses it. A listener greets a peer last, when it
+// has decided to take it, so a dial to a listener that refuses fails.
 //
 // # Bodies
 //
