@@ -55,7 +55,6 @@ func (l *listener) Listen() error {
 	if err != nil {
 		return err
 	}
-	l.begin(set)
 	lc := net.ListenConfig{KeepAliveConfig: set.keepAlive, Control: socketOptions(set.userTimeout())}
 	lc.SetMultipathTCP(false) // else the socket's options are not inherited
 	ln, err := lc.Listen(context.Background(), "tcp", strings.TrimPrefix(l.hostport, "*"))
@@ -68,6 +67,7 @@ func (l *listener) Listen() error {
 		_ = ln.Close()
 		return mangos.ErrClosed
 	}
+	l.begin(set)
 	l.ln = ln
 	l.wg.Go(l.acceptLoop)
 	return nil
@@ -325,7 +325,10 @@ func (l *listener) GetOption(name string) (any, error) {
 		return l, nil
 	case OptionStats:
 		st := l.stats.snapshot()
-		if l.set != nil {
+		l.mu.Lock()
+		listening := l.set != nil
+		l.mu.Unlock()
+		if listening {
 			st.Pipes, st.Pending = l.counts()
 		}
 		return st, nil

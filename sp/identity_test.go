@@ -50,6 +50,31 @@ func TestIdentify(t *testing.T) {
 	}
 }
 
+// Handlers hear who sent a message.
+func TestHandlersKnowThePeer(t *testing.T) {
+	ca := newAuthority(t)
+	named := sp.Config{TLS: ca.mutual("node1"), Identify: byCertificate}
+	rep := newTLSReplier(t, func(_ context.Context, in sp.Inbound) []byte { return []byte(in.Peer) }, named)
+	from := make(chan string, 10)
+	pull := newTLSPuller(t, func(_ context.Context, in sp.Inbound) { from <- in.Peer }, named)
+	for _, name := range []string{"node2", "node3"} {
+		cfg := sp.Config{TLS: ca.mutual(name)}
+		if b, err := newRequester(t, rep.URL(), cfg).Request(within(t, soon), nil); err != nil || string(b) != name {
+			t.Errorf("request of %s: from %q, %v", name, b, err)
+		}
+		if err := newPusher(t, pull.URL(), cfg).Send(within(t, soon), nil); err != nil {
+			t.Fatal(err)
+		}
+		if b := <-from; b != name {
+			t.Errorf("push of %s: from %q", name, b)
+		}
+	}
+	plain := newReplier(t, func(_ context.Context, in sp.Inbound) []byte { return []byte("<" + in.Peer + ">") }, sp.Config{})
+	if b, err := newRequester(t, plain.URL(), sp.Config{}).Request(within(t, soon), nil); err != nil || string(b) != "<>" {
+		t.Errorf("without Identify: %q, %v", b, err)
+	}
+}
+
 // A listener that refuses makes the dial fail, and so does a dialer; it is counted and
 // logged with the address.
 func TestIdentifyRefuses(t *testing.T) {
