@@ -22,16 +22,21 @@ var slowness = floor{splits: 50, delays: 10, stalls: 5, handled: 500}
 func TestCleanPush(t *testing.T) {
 	r := newRun(t, chaos.Rules{Increasing: true, Prefix: true})
 	rnd := r.chance("rounds")
-	puller, err := sp.ListenPuller("tcp://127.0.0.1:0", func(_ context.Context, in sp.Inbound) { r.h.Handled(in.Body) }, sp.Config{Logger: silent})
-	if err != nil {
-		t.Fatal(err)
+	configs := []sp.Config{{Logger: silent}, {Logger: silent, TLS: secret(t)}}
+	var urls []string
+	for i, cfg := range configs {
+		puller, err := sp.ListenPuller(anyPort(cfg), func(_ context.Context, in sp.Inbound) { r.h.Handled(in.Body) }, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = puller.Close() })
+		proxy := r.listen(fmt.Sprintf("clean %d", i), chaos.Config{Target: target(puller.URL()), Plan: chaos.Slow(), Buffer: socketBuffer})
+		urls = append(urls, by(proxy.Addr(), puller.URL()))
 	}
-	t.Cleanup(func() { _ = puller.Close() })
-	proxy := r.listen("clean", chaos.Config{Target: puller.URL()[len("tcp://"):], Plan: chaos.Slow(), Buffer: socketBuffer})
 	var wg sync.WaitGroup
 	wg.Go(func() { r.watch(slowness) })
 	for path := uint32(1); !r.over(); path++ {
-		p, err := sp.DialPusher(within(t, patience), "tcp://"+proxy.Addr(), sp.Config{Logger: silent})
+		p, err := sp.DialPusher(within(t, patience), urls[path%2], configs[path%2])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,6 +77,75 @@ func TestCleanPush(t *testing.T) {
 	r.report()
 }
 
+// Over a slow network, what a Pusher has sent to a Puller that is shut down meanwhile
+// is handled, or the Pusher still has it.
+func TestCleanPull(t *testing.T) {
+	r := newRun(t, chaos.Rules{Increasing: true, Prefix: true})
+	rnd := r.chance("rounds")
+	var watching sync.WaitGroup
+	watching.Go(func() { r.watch(slowness) })
+	for path := uint32(1); !r.over(); path++ {
+		cfg := sp.Config{Logger: silent}
+		if path%2 == 0 {
+			cfg.TLS = secret(t)
+		}
+		puller, err := sp.ListenPuller(anyPort(cfg), func(_ context.Context, in sp.Inbound) { r.h.Handled(in.Body) }, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		proxy := r.listen(fmt.Sprintf("clean %d", path), chaos.Config{Target: target(puller.URL()), Plan: chaos.Slow(), Buffer: socketBuffer})
+		p, err := sp.DialPusher(within(t, patience), by(proxy.Addr(), puller.URL()), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		var senders []*chaos.Sender
+		for i := range 2 {
+			s := r.h.Sender(fmt.Sprintf("round %d sender %d", path, i))
+			senders = append(senders, s)
+			rnd := r.chance("round %d sender %d", path, i)
+			wg.Go(func() {
+				for n := 0; ; n++ {
+					m := s.Next(path, 40+rnd.IntN(2000))
+					if err := p.Send(context.Background(), m.Append(nil)); err != nil {
+						r.refusal(err)
+						s.Refused(m.Seq)
+						return
+					}
+					s.Accepted(m.Seq)
+					if n%50 == 0 { // a Puller has a second for what is under way
+						time.Sleep(time.Millisecond)
+					}
+				}
+			})
+		}
+		time.Sleep(time.Duration(rnd.Int64N(int64(100 * time.Millisecond))))
+		if err := puller.Shutdown(within(t, patience)); err != nil {
+			t.Errorf("round %d: %v", path, err)
+		}
+		r.wait("sends return", &wg)
+		_ = p.Close()
+		for _, b := range p.Unsent() {
+			if m, err := chaos.Parse(b); err != nil {
+				t.Errorf("round %d: unsent: %v", path, err)
+			} else {
+				r.h.Of(&m).Unsent(m.Seq)
+			}
+		}
+		for _, s := range senders {
+			if lost, bytes := s.Settle(); lost != 0 {
+				t.Errorf("round %d (TLS: %v): %d messages, %d bytes, are neither handled nor unsent; %v", path, cfg.TLS != nil, lost, bytes, s.Tally())
+			}
+		}
+		proxy.Close()
+		if t.Failed() {
+			r.aborted.Store(true)
+		}
+	}
+	watching.Wait()
+	r.report()
+}
+
 // Over a slow network every request is answered, and a Replier that is shut down
 // answers all that it has handled.
 func TestCleanRequest(t *testing.T) {
@@ -80,7 +154,11 @@ func TestCleanRequest(t *testing.T) {
 	var watching sync.WaitGroup
 	watching.Go(func() { r.watch(slowness) })
 	for path := uint32(1); !r.over(); path++ {
-		replier, err := sp.ListenReplier("tcp://127.0.0.1:0", func(_ context.Context, in sp.Inbound) []byte {
+		cfg := sp.Config{Logger: silent}
+		if path%2 == 0 {
+			cfg.TLS = secret(t)
+		}
+		replier, err := sp.ListenReplier(anyPort(cfg), func(_ context.Context, in sp.Inbound) []byte {
 			m, ok := r.h.Handled(in.Body)
 			if !ok {
 				return nil
@@ -94,12 +172,12 @@ func TestCleanRequest(t *testing.T) {
 				n = 300 << 10
 			}
 			return m.Reply(n).Append(in.Scratch)
-		}, sp.Config{Logger: silent})
+		}, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		proxy := r.listen(fmt.Sprintf("clean %d", path), chaos.Config{Target: replier.URL()[len("tcp://"):], Plan: chaos.Slow(), Buffer: socketBuffer})
-		q, err := sp.DialRequester(within(t, patience), "tcp://"+proxy.Addr(), sp.Config{Logger: silent})
+		proxy := r.listen(fmt.Sprintf("clean %d", path), chaos.Config{Target: target(replier.URL()), Plan: chaos.Slow(), Buffer: socketBuffer})
+		q, err := sp.DialRequester(within(t, patience), by(proxy.Addr(), replier.URL()), cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

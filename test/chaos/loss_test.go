@@ -74,7 +74,7 @@ func (tr trial) ofOurs(t *testing.T) (l loss) {
 		t.Fatal(err)
 	}
 	defer puller.Close()
-	proxy := listen(t, chaos.Config{Target: puller.URL()[len("tcp://"):], Buffer: socketBuffer})
+	proxy := listen(t, chaos.Config{Target: target(puller.URL()), Buffer: socketBuffer})
 	p, err := sp.DialPusher(within(t, patience), "tcp://"+proxy.Addr(), sp.Config{Logger: silent})
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +121,7 @@ func (tr trial) ofStock(t *testing.T) (l loss) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	proxy := listen(t, chaos.Config{Target: listener.Address()[len("tcp://"):], Buffer: socketBuffer})
+	proxy := listen(t, chaos.Config{Target: target(listener.Address()), Buffer: socketBuffer})
 	if err := out.Dial("tcp://" + proxy.Addr()); err != nil {
 		t.Fatal(err)
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/parley-mesh/parley/test/chaos"
 )
 
-// target accepts connections and hands them over.
-func target(t *testing.T) (addr string, accepted <-chan *net.TCPConn) {
+// destination accepts connections and hands them over.
+func destination(t *testing.T) (addr string, accepted <-chan *net.TCPConn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -51,7 +51,7 @@ func target(t *testing.T) (addr string, accepted <-chan *net.TCPConn) {
 // it when it has ended.
 func through(t *testing.T, cfg chaos.Config) (p *chaos.Proxy, near, far *net.TCPConn, ended <-chan chaos.Record) {
 	t.Helper()
-	addr, accepted := target(t)
+	addr, accepted := destination(t)
 	records := make(chan chaos.Record, 1)
 	cfg.Target = addr
 	cfg.Ended = func(r chaos.Record) { records <- r }
@@ -198,7 +198,7 @@ func TestProxyFaultByTheClock(t *testing.T) {
 func TestProxySeed(t *testing.T) {
 	const size = 1 << 20
 	written := func(seed uint64) (all []int64) {
-		addr, accepted := target(t)
+		addr, accepted := destination(t)
 		records := make(chan chaos.Record, 1)
 		p := listen(t, chaos.Config{Target: addr, Seed: seed, Ended: func(r chaos.Record) { records <- r },
 			Plan: chaos.Plan{Cut: 1, MaxBytes: size, MaxLife: time.Hour}})

@@ -32,12 +32,12 @@ func newRequestLane(r *run, name string, callers int, plan chaos.Plan, cfg sp.Co
 	l := &requestLane{run: r, name: name, records: make(chan chaos.Record, 16), cfg: cfg, pending: make([]uint64, callers)}
 	l.cfg.Logger = silent
 	var err error
-	if l.replier, err = sp.ListenReplier("tcp://127.0.0.1:0", l.handle, l.cfg); err != nil {
+	if l.replier, err = sp.ListenReplier(anyPort(cfg), l.handle, l.cfg); err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { _ = l.replier.Close() })
 	l.proxy = r.listen(name, chaos.Config{
-		Target: l.replier.URL()[len("tcp://"):], Plan: plan, Buffer: socketBuffer,
+		Target: target(l.replier.URL()), Plan: plan, Buffer: socketBuffer,
 		Ended: func(rec chaos.Record) { l.records <- rec },
 	})
 	for i := range callers {
@@ -87,7 +87,7 @@ func (l *requestLane) carry() {
 	rnd := l.chance("%s requester", l.name)
 	for path := uint32(1); !l.over(); path++ {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		q, err := sp.DialRequester(ctx, "tcp://"+l.proxy.Addr(), l.cfg)
+		q, err := sp.DialRequester(ctx, by(l.proxy.Addr(), l.replier.URL()), l.cfg)
 		cancel()
 		l.connections++
 		if err == nil {
@@ -232,6 +232,8 @@ func TestRequest(t *testing.T) {
 		newRequestLane(r, "tight request", 16, chaos.Rough(), sp.Config{InFlight: 4, QueueBytes: 32 << 10}),
 		newRequestLane(r, "single request", 1, chaos.Rough(), sp.Config{}),
 		newRequestLane(r, "fast request", 32, brisk(), sp.Config{}),
+		newRequestLane(r, "secret request", 8, chaos.Rough(), sp.Config{TLS: secret(t)}),
+		newRequestLane(r, "polling request", 2, brisk(), sp.Config{Poll: 20 * time.Microsecond}),
 	}
 	var wg sync.WaitGroup
 	for _, l := range lanes {

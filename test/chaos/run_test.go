@@ -2,10 +2,15 @@ package chaos_test
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"math/rand/v2"
+	"net"
 	"os"
 	"runtime"
 	"strconv"
@@ -136,6 +141,42 @@ func (r *run) wait(what string, wg *sync.WaitGroup) bool {
 	r.t.Logf("%s", stacks[:runtime.Stack(stacks, true)])
 	r.abort("not within %v: %s", patience, what)
 	return false
+}
+
+// anyPort is an address to listen at, as cfg wants it.
+func anyPort(cfg sp.Config) string {
+	if cfg.TLS != nil {
+		return "tls+tcp://127.0.0.1:0"
+	}
+	return "tcp://127.0.0.1:0"
+}
+
+// target is the address of url for a Proxy, and by what URL to reach what listens
+// there through the Proxy at addr.
+func target(url string) string   { return url[strings.Index(url, "://")+len("://"):] }
+func by(addr, url string) string { return strings.TrimSuffix(url, target(url)) + addr }
+
+// secret is a TLS configuration for both sides.
+func secret(t testing.TB) *tls.Config {
+	t.Helper()
+	public, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(nil, template, template, public, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(cert)
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, RootCAs: roots}
 }
 
 // kept is one message that was given for good, to see whether it stays as it is.
