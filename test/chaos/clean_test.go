@@ -105,15 +105,19 @@ func TestCleanPull(t *testing.T) {
 			senders = append(senders, s)
 			rnd := r.chance("round %d sender %d", path, i)
 			wg.Go(func() {
-				for n := 0; ; n++ {
-					m := s.Next(path, 40+rnd.IntN(2000))
+				for i := 0; ; i++ {
+					n := 40 + rnd.IntN(2000)
+					if rnd.IntN(100) == 0 {
+						n = 100 << 10
+					}
+					m := s.Next(path, n)
 					if err := p.Send(context.Background(), m.Append(nil)); err != nil {
 						r.refusal(err)
 						s.Refused(m.Seq)
 						return
 					}
 					s.Accepted(m.Seq)
-					if n%50 == 0 { // a Puller has a second for what is under way
+					if i%50 == 0 { // a Puller has a second for what is under way
 						time.Sleep(time.Millisecond)
 					}
 				}
@@ -125,6 +129,7 @@ func TestCleanPull(t *testing.T) {
 		}
 		r.wait("sends return", &wg)
 		_ = p.Close()
+		r.sound("the puller", puller.Stats())
 		for _, b := range p.Unsent() {
 			if m, err := chaos.Parse(b); err != nil {
 				t.Errorf("round %d: unsent: %v", path, err)
@@ -221,6 +226,8 @@ func TestCleanRequest(t *testing.T) {
 			t.Errorf("round %d: %v", path, err)
 		}
 		callers.Wait() // their connection has ended
+		r.sound("the replier", replier.Stats())
+		r.sound("the requester", q.Stats())
 		var sum chaos.Tally
 		for _, s := range senders {
 			s.Settle()

@@ -148,6 +148,7 @@ func (l *pushLane) use(rnd *rand.Rand, p *sp.Pusher, path uint32, resend [][]byt
 		return nil
 	}
 	_ = p.Close()
+	l.sound(fmt.Sprintf("%s: pusher %d", l.name, path), p.Stats())
 	bodies := p.Unsent()
 	if n, bytes := p.Lost(); n != 0 || bytes != 0 {
 		l.h.Violation("%s connection %d: %d messages and %d bytes are lost beside the unsent", l.name, path, n, bytes)
@@ -244,6 +245,7 @@ func (l *pushLane) settle() {
 	}) {
 		return
 	}
+	l.sound(l.name+": the puller", l.puller.Stats())
 	var lost, lostBytes int
 	for _, s := range l.senders {
 		n, b := s.Settle()

@@ -140,6 +140,7 @@ func (l *requestLane) use(rnd *rand.Rand, q *sp.Requester, path uint32) {
 	}
 	l.late.Add(time.Since(began))
 	_ = q.Close()
+	l.sound(fmt.Sprintf("%s: requester %d", l.name, path), q.Stats())
 	if n := q.InFlight(); n != 0 {
 		l.h.Violation("%s connection %d: %d requests are in flight after Close", l.name, path, n)
 	}
@@ -215,6 +216,7 @@ func (l *requestLane) settle() {
 		st := l.replier.Stats()
 		return st.Pipes == 0 && st.Pending == 0 && st.Handling == 0
 	}) {
+		l.sound(l.name+": the replier", l.replier.Stats())
 		for _, s := range l.callers {
 			s.Settle()
 		}

@@ -273,6 +273,14 @@ func (r *run) refusal(err error) {
 	}
 }
 
+// sound checks the counters of an endpoint: whatever happens to connections, all that
+// comes over them is the beginning of what an honest peer said.
+func (r *run) sound(what string, st sp.Stats) {
+	if st.TooLarge != 0 || st.Malformed != 0 || st.Stall != 0 {
+		r.h.Violation("%s: received what nobody has sent: %+v", what, st)
+	}
+}
+
 // ended reports whether a channel is closed.
 func ended(ch <-chan struct{}) bool {
 	select {

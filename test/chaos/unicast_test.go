@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/parley-mesh/parley/test/chaos"
+	"github.com/parley-mesh/parley/test/harness"
 	"github.com/parley-mesh/parley/unicast"
 )
 
@@ -38,7 +39,7 @@ func newMail(r *run, w *town, name string, pushes *chaos.History, callers, pushe
 		n.pushers = append(n.pushers, n.pushes.Sender(fmt.Sprintf("%s pusher %d", name, i+1)))
 	}
 	n.keep.r = r
-	cfg.Logger = silent
+	cfg.Logger = harness.NewLog(r.t, name).Logger
 	var err error
 	if n.m, err = unicast.Listen(w.node(name), unicast.HandlerFunc(n.handle), cfg); err != nil {
 		r.t.Fatal(err)
@@ -135,6 +136,9 @@ func (n *mail) call(s *chaos.Sender, to string, over func() bool) {
 			n.calls.Violation("%s: an error of no kind: %v", n.name, err)
 			continue
 		}
+		if n.soon[0] == 0 && e.Outcome != unicast.Handled {
+			n.calls.Violation("%s: nobody cut anything: %v", n.name, err)
+		}
 		switch e.Outcome {
 		case unicast.NotDelivered:
 			s.Refused(m.Seq)
@@ -170,6 +174,9 @@ func (n *mail) push(s *chaos.Sender, to string, over func() bool) {
 		if err == nil {
 			s.Accepted(m.Seq)
 			continue
+		}
+		if n.soon[1] == 0 {
+			n.pushes.Violation("%s: nobody cut anything: %v", n.name, err)
 		}
 		s.Refused(m.Seq)
 		again = m.Seq
@@ -220,7 +227,13 @@ func TestUnicast(t *testing.T) {
 	r.h.Settle()
 	pushes.Settle()
 	for _, n := range []*mail{a, b} {
-		lost := n.m.Stats().PushesLost
+		st := n.m.Stats()
+		r.sound(n.name+": for requests", st.RepListener)
+		r.sound(n.name+": for pushes", st.PullListener)
+		if st.NotUnderstood != 0 || st.Foreign != 0 {
+			t.Errorf("%s received what nobody has sent: %+v", n.name, st)
+		}
+		lost := st.PushesLost
 		known := int(lost.ConnectionLost + lost.NodeGone + lost.Closed)
 		missing := n.pushTally().Lost
 		t.Logf("%s: %d pushes were not handled, of which it knows %d", n.name, missing, known)
