@@ -14,7 +14,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds what must happen; nothing is asserted about how fast it does.
-const patience = 8 * time.Second
+const patience = 30 * time.Second
 
 var silent = slog.New(slog.DiscardHandler)
 

@@ -26,16 +26,16 @@ func parts(rnd *rand.Rand, body []byte) (all [][]byte) {
 	return append(all, body)
 }
 
-// ask sends a request in one of the ways there are. When d is not zero, it is the time
-// that the call has; done reports when it has ended.
-func ask(ctx context.Context, rnd *rand.Rand, q *sp.Requester, body, reply []byte, deadline time.Time) ([]byte, error) {
+// ask sends a request in one of the ways there are. A reply that room is given for may
+// be put there.
+func ask(ctx context.Context, rnd *rand.Rand, q *sp.Requester, body, room []byte, deadline time.Time) ([]byte, error) {
 	if deadline.IsZero() && rnd.IntN(2) == 0 {
 		return q.Request(ctx, body)
 	}
 	n := rnd.IntN(len(body) + 1)
 	x := sp.Exchange{Head: body[:n], Body: body[n:], Deadline: deadline}
 	if rnd.IntN(2) == 0 {
-		x.Reply = reply[:0]
+		x.Reply = room[:0]
 	}
 	err := q.Do(ctx, &x)
 	return x.Reply, err
