@@ -157,7 +157,7 @@ func TestCleanRequest(t *testing.T) {
 	r := newRun(t, chaos.Rules{})
 	rnd := r.chance("rounds")
 	var watching sync.WaitGroup
-	watching.Go(func() { r.watch(slowness) })
+	watching.Go(func() { r.watch(floor{splits: 50, delays: 10, stalls: 5, handled: 200}) })
 	for path := uint32(1); !r.over(); path++ {
 		cfg := sp.Config{Logger: silent}
 		if path%2 == 0 {
