@@ -25,6 +25,30 @@ func BenchmarkEnvelopeAppend(b *testing.B) {
 	}
 }
 
+func BenchmarkEnvelopeAppendHead(b *testing.B) {
+	e := benchEnvelope(64)
+	buf := make([]byte, 0, e.Size())
+	b.ReportAllocs()
+	for b.Loop() {
+		buf, _ = e.AppendHead(buf[:0])
+	}
+}
+
+func BenchmarkParser(b *testing.B) {
+	e := benchEnvelope(64)
+	buf, err := e.Append(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	p := NewParser()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.Envelope(buf, MaxBody); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkParseEnvelope(b *testing.B) {
 	for _, size := range []int{64, 1 << 10, 64 << 10} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {

@@ -36,23 +36,36 @@ func (e *Envelope) Size() int {
 // Errors: *LimitError for a body over MaxBody, *NameError for From, To and
 // Topic (wrapping a *LimitError when one is too long), ErrKind.
 func (e *Envelope) Append(dst []byte) ([]byte, error) {
+	b, err := e.appendHead(dst, len(e.Body))
+	if err != nil {
+		return dst, err
+	}
+	return append(b, e.Body...), nil
+}
+
+// AppendHead appends what Append would, without the body at its end, so that the
+// body need not be copied: head and body together are the message.
+func (e *Envelope) AppendHead(dst []byte) ([]byte, error) { return e.appendHead(dst, 0) }
+
+// appendHead leaves room for n more bytes.
+func (e *Envelope) appendHead(dst []byte, n int) ([]byte, error) {
 	if err := e.check(); err != nil {
 		return dst, err
 	}
 	if len(e.Body) > MaxBody {
 		return dst, &LimitError{What: "body", Size: len(e.Body), Limit: MaxBody}
 	}
-	b := slices.Grow(dst, e.Size())
-	b = append(b, envelopeMagic, Version, byte(e.Kind), 0)
-	b = append(b, e.ID[:]...)
-	b = binary.BigEndian.AppendUint64(b, e.ToInstance)
-	b = binary.BigEndian.AppendUint32(b, wireTimeout(e.Timeout))
-	b = append(b, byte(len(e.From)), byte(len(e.To)), byte(len(e.Topic)), 0)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(e.Body)))
-	b = append(b, e.From...)
+	b := slices.Grow(dst, envelopeHeader+len(e.From)+len(e.To)+len(e.Topic)+n)
+	h := b[len(b) : len(b)+envelopeHeader]
+	h[0], h[1], h[2], h[3] = envelopeMagic, Version, byte(e.Kind), 0
+	copy(h[4:], e.ID[:])
+	binary.BigEndian.PutUint64(h[20:], e.ToInstance)
+	binary.BigEndian.PutUint32(h[28:], wireTimeout(e.Timeout))
+	h[32], h[33], h[34], h[35] = byte(len(e.From)), byte(len(e.To)), byte(len(e.Topic)), 0
+	binary.BigEndian.PutUint32(h[36:], uint32(len(e.Body)))
+	b = append(b[:len(b)+envelopeHeader], e.From...)
 	b = append(b, e.To...)
-	b = append(b, e.Topic...)
-	return append(b, e.Body...), nil
+	return append(b, e.Topic...), nil
 }
 
 // ParseEnvelope decodes b. Body aliases b, and its capacity ends with it.
@@ -61,7 +74,10 @@ func (e *Envelope) Append(dst []byte) ([]byte, error) {
 // Errors: ErrNotEnvelope when b is not ours, *VersionError, *LimitError for a
 // body over the limit, and *FormatError for everything else, with the reason
 // inside: ErrTruncated, ErrTrailing, ErrKind, ErrFlags or a *NameError.
-func ParseEnvelope(b []byte, maxBody int) (Envelope, error) {
+func ParseEnvelope(b []byte, maxBody int) (Envelope, error) { return parseEnvelope(b, maxBody, nil) }
+
+// parseEnvelope takes the texts from known, when that has them.
+func parseEnvelope(b []byte, maxBody int, known *Parser) (Envelope, error) {
 	if err := checkPreamble(b, envelopeMagic, "envelope", ErrNotEnvelope); err != nil {
 		return Envelope{}, err
 	}
@@ -90,19 +106,27 @@ func ParseEnvelope(b []byte, maxBody int) (Envelope, error) {
 		ToInstance: binary.BigEndian.Uint64(b[20:]),
 		Timeout:    time.Duration(binary.BigEndian.Uint32(b[28:])) * time.Millisecond,
 	}
-	// One string for the three: one allocation instead of three.
-	text := string(b[envelopeHeader:topic])
-	e.From = text[:from-envelopeHeader]
-	e.To = text[from-envelopeHeader : to-envelopeHeader]
-	e.Topic = text[to-envelopeHeader:]
 	if bodyLen > 0 {
 		e.Body = b[topic:len(b):len(b)]
 	}
+	slot, text := known.find(b[envelopeHeader:topic], b[32], b[33])
+	if text != nil && e.Kind.known() && (text.to != "" || e.Kind.forAll()) {
+		e.From, e.To, e.Topic = text.from, text.to, text.topic
+		return e, nil
+	}
+	// One string for the three: one allocation instead of three.
+	all := string(b[envelopeHeader:topic])
+	e.From = all[:from-envelopeHeader]
+	e.To = all[from-envelopeHeader : to-envelopeHeader]
+	e.Topic = all[to-envelopeHeader:]
 	if err := e.check(); err != nil {
 		if _, ok := err.(*FormatError); !ok {
 			err = &FormatError{What: "envelope", Err: err}
 		}
 		return Envelope{}, err
+	}
+	if slot != nil {
+		slot.Store(&texts{all: all, from: e.From, to: e.To, topic: e.Topic})
 	}
 	return e, nil
 }

@@ -49,11 +49,22 @@ func FuzzParseEnvelope(f *testing.F) {
 	}
 	f.Add([]byte("hello"))
 	f.Add([]byte{envelopeMagic, Version + 1})
+	parser := NewParser()
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := ParseEnvelope(b, fuzzBodyLimit)
+		for range 2 { // the second time it may remember the first
+			got, gotErr := parser.Envelope(b, fuzzBodyLimit)
+			if !reflect.DeepEqual(got, e) || !reflect.DeepEqual(gotErr, err) {
+				t.Errorf("the Parser says %+v, %v; without it %+v, %v", got, gotErr, e, err)
+			}
+		}
 		if err != nil {
 			wantTyped(t, err)
 			return
+		}
+		head, err := e.AppendHead(nil)
+		if err != nil || !bytes.Equal(append(head, e.Body...), b) {
+			t.Errorf("%v\n    %x\nwas %x", err, head, b)
 		}
 		if len(e.Body) > fuzzBodyLimit {
 			t.Errorf("a body of %d bytes", len(e.Body))
@@ -86,6 +97,10 @@ func FuzzParseReply(f *testing.F) {
 		}
 		if len(r.Body) > fuzzBodyLimit || len(r.Text) > MaxText {
 			t.Errorf("a body of %d bytes, a text of %d", len(r.Body), len(r.Text))
+		}
+		head, err := r.AppendHead(nil)
+		if err != nil || !bytes.Equal(append(head, r.Body...), b) {
+			t.Errorf("%v\n    %x\nwas %x", err, head, b)
 		}
 		again, err := r.Append(nil)
 		if err != nil || !bytes.Equal(again, b) || r.Size() != len(b) {

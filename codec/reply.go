@@ -31,6 +31,19 @@ func (r *Reply) Size() int { return replyHeader + len(wireText(r.Text)) + len(r.
 //
 // Errors: *LimitError for a body over MaxBody, ErrStatus.
 func (r *Reply) Append(dst []byte) ([]byte, error) {
+	b, err := r.appendHead(dst, len(r.Body))
+	if err != nil {
+		return dst, err
+	}
+	return append(b, r.Body...), nil
+}
+
+// AppendHead appends what Append would, without the body at its end, so that the
+// body need not be copied: head and body together are the reply.
+func (r *Reply) AppendHead(dst []byte) ([]byte, error) { return r.appendHead(dst, 0) }
+
+// appendHead leaves room for n more bytes.
+func (r *Reply) appendHead(dst []byte, n int) ([]byte, error) {
 	if err := r.checkStatus(); err != nil {
 		return dst, err
 	}
@@ -38,14 +51,13 @@ func (r *Reply) Append(dst []byte) ([]byte, error) {
 		return dst, &LimitError{What: "body", Size: len(r.Body), Limit: MaxBody}
 	}
 	text := wireText(r.Text)
-	b := slices.Grow(dst, replyHeader+len(text)+len(r.Body))
+	b := slices.Grow(dst, replyHeader+len(text)+n)
 	b = append(b, replyMagic, Version, byte(r.Status), 0)
 	b = append(b, r.ID[:]...)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(text)))
 	b = append(b, 0, 0)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(r.Body)))
-	b = append(b, text...)
-	return append(b, r.Body...), nil
+	return append(b, text...), nil
 }
 
 // ParseReply decodes b. Body aliases b, and its capacity ends with it. maxBody

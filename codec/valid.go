@@ -42,8 +42,7 @@ func validWord(what, s string, limit int, slash bool) error {
 	}
 	for i := range len(s) {
 		c := s[i]
-		alnum := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-		if alnum || i > 0 && (c == '.' || c == '_' || c == '-' || c == '/' && slash) {
+		if class := wordBytes[c]; class == first || i > 0 && (class == inner || class == slashed && slash) {
 			continue
 		}
 		if i == 0 && c < utf8.RuneSelf {
@@ -56,6 +55,28 @@ func validWord(what, s string, limit int, slash bool) error {
 	}
 	return nil
 }
+
+// Classes of the bytes of a word. Names are checked with every message, so the
+// question is one look into a table.
+const (
+	first   = 1 + iota // may begin a word
+	inner              // may stand in it
+	slashed            // may stand in it where slashes may
+)
+
+var wordBytes = func() (class [256]uint8) {
+	for c := range class {
+		switch c := byte(c); {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+			class[c] = first
+		case c == '.', c == '_', c == '-':
+			class[c] = inner
+		case c == '/':
+			class[c] = slashed
+		}
+	}
+	return class
+}()
 
 func wordError(what, s string, limit int, slash bool, reason string) error {
 	allowed := "1 to 63 bytes of a-z A-Z 0-9 . _ - that begin with a letter or digit"
@@ -72,6 +93,9 @@ func validText(what, s string, limit int, ok func(rune) bool, allowed string) er
 	if len(s) > limit {
 		return &NameError{What: what, Value: s, Reason: lengthReason(s), Allowed: allowed, limit: limit}
 	}
+	if printableASCII(s) {
+		return nil
+	}
 	for i, c := range s {
 		reason := ""
 		if c == utf8.RuneError {
@@ -87,6 +111,17 @@ func validText(what, s string, limit int, ok func(rune) bool, allowed string) er
 		}
 	}
 	return nil
+}
+
+// printableASCII reports whether s is of characters that are valid in every
+// text, as nearly all are.
+func printableASCII(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 func lengthReason(s string) string {
