@@ -43,7 +43,7 @@ func BenchmarkParser(b *testing.B) {
 	p := NewParser()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := p.Envelope(buf, MaxBody); err != nil {
+		if err := p.Envelope(&e, buf, MaxBody); err != nil {
 			b.Fatal(err)
 		}
 	}

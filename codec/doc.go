@@ -27,8 +27,9 @@
 // Everything here is a plain value; functions may be called concurrently on
 // different values, and there is no state to close. Append allocates nothing
 // for envelopes and replies when dst has the capacity that Size reports. Parse
-// allocates the strings and nothing else; Body aliases the input, so the input
-// must not be reused while the body is in use.
+// allocates the strings and nothing else, and a [Parser] not even those that it has
+// met; Body aliases the input, so the input must not be reused while the body is in
+// use.
 //
 // This package is the only door to go-msgpack.
 package codec

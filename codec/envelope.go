@@ -74,10 +74,7 @@ func (e *Envelope) appendHead(dst []byte, n int) ([]byte, error) {
 // Errors: ErrNotEnvelope when b is not ours, *VersionError, *LimitError for a
 // body over the limit, and *FormatError for everything else, with the reason
 // inside: ErrTruncated, ErrTrailing, ErrKind, ErrFlags or a *NameError.
-func ParseEnvelope(b []byte, maxBody int) (Envelope, error) { return parseEnvelope(b, maxBody, nil) }
-
-// parseEnvelope takes the texts from known, when that has them.
-func parseEnvelope(b []byte, maxBody int, known *Parser) (Envelope, error) {
+func ParseEnvelope(b []byte, maxBody int) (Envelope, error) {
 	if err := checkPreamble(b, envelopeMagic, "envelope", ErrNotEnvelope); err != nil {
 		return Envelope{}, err
 	}
@@ -109,24 +106,16 @@ func parseEnvelope(b []byte, maxBody int, known *Parser) (Envelope, error) {
 	if bodyLen > 0 {
 		e.Body = b[topic:len(b):len(b)]
 	}
-	slot, text := known.find(b[envelopeHeader:topic], b[32], b[33])
-	if text != nil && e.Kind.known() && (text.to != "" || e.Kind.forAll()) {
-		e.From, e.To, e.Topic = text.from, text.to, text.topic
-		return e, nil
-	}
 	// One string for the three: one allocation instead of three.
-	all := string(b[envelopeHeader:topic])
-	e.From = all[:from-envelopeHeader]
-	e.To = all[from-envelopeHeader : to-envelopeHeader]
-	e.Topic = all[to-envelopeHeader:]
+	text := string(b[envelopeHeader:topic])
+	e.From = text[:from-envelopeHeader]
+	e.To = text[from-envelopeHeader : to-envelopeHeader]
+	e.Topic = text[to-envelopeHeader:]
 	if err := e.check(); err != nil {
 		if _, ok := err.(*FormatError); !ok {
 			err = &FormatError{What: "envelope", Err: err}
 		}
 		return Envelope{}, err
-	}
-	if slot != nil {
-		slot.Store(&texts{all: all, from: e.From, to: e.To, topic: e.Topic})
 	}
 	return e, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/parley-mesh/parley/codec"
@@ -13,6 +14,10 @@ import (
 const (
 	drainTimeout = 5 * time.Second // for the pushes of a retired link; a Shutdown bounds them itself
 	lookInterval = time.Second     // for calls in flight to it: whether it has failed now
+
+	// idleLooks is how often in IdleTimeout a link is looked at. Calls leave a mark
+	// and do not ask for the time, which would cost more than all else.
+	idleLooks = 4
 )
 
 type linkKey struct{ node, service string }
@@ -31,7 +36,6 @@ type link struct {
 	cancel  context.CancelCauseFunc
 	ready   chan struct{} // closed when the dial has ended, well or not
 	retired chan struct{} // closed when it is retired
-	unused  chan struct{} // has a token when it is retired and nobody uses it
 	closed  chan struct{} // closed when the connection is
 
 	slots chan struct{} // ServiceRep: a token for each request in flight
@@ -42,10 +46,12 @@ type link struct {
 	err  error         // why the dial failed
 	late bool          // it failed because the link was retired meanwhile
 
-	// Guarded by pool.mu.
-	users     int       // calls that use it or wait for it
-	used      time.Time // when a call last ended
-	open      bool      // dialed and not yet closed
+	users gate          // calls that use it or wait for it; shut when it is retired
+	inUse atomic.Bool   // a call ended since idleness was last looked for
+	turn  atomic.Uint64 // the higher, the later it was used
+
+	// Written with pool.mu held.
+	open      atomic.Bool // dialed and not yet closed
 	isRetired bool
 	promised  bool // its place among MaxConnections goes to another link
 }
@@ -70,9 +76,9 @@ func (l *link) run(p *pool, after []<-chan struct{}) {
 	p.opened(l)
 	close(l.ready)
 
-	idle := time.NewTimer(p.idleTimeout)
+	idle := time.NewTicker(max(p.idleTimeout/idleLooks, 1))
 	defer idle.Stop()
-	broke := false
+	broke, looks := false, 0
 	for inUse := true; inUse; {
 		select {
 		case <-conn.Done():
@@ -81,8 +87,12 @@ func (l *link) run(p *pool, after []<-chan struct{}) {
 		case <-l.retired:
 			inUse = false
 		case <-idle.C:
-			if left := p.retireIdle(l); left > 0 {
-				idle.Reset(left)
+			looks++
+			if l.inUse.Swap(false) || !l.idle() {
+				looks = 0
+			}
+			if looks >= idleLooks {
+				p.retireIdle(l)
 			}
 		}
 	}
@@ -128,7 +138,7 @@ func (l *link) settle(p *pool, conn connection) (broke bool) {
 	defer look.Stop()
 	for inUse := true; inUse; {
 		select {
-		case <-l.unused:
+		case <-l.users.empty():
 			inUse = false
 		case <-conn.Done():
 			return true
@@ -179,9 +189,9 @@ func (l *link) countLost(p *pool, broke bool) {
 		slog.Uint64("messages", messages), slog.Uint64("bytes", bytes), slog.Any("err", cause))
 }
 
-// idle reports whether nobody would miss it. The pool's lock is held.
+// idle reports whether nobody would miss it.
 func (l *link) idle() bool {
-	if !l.open || l.users > 0 {
+	if !l.open.Load() || l.users.count() > 0 {
 		return false
 	}
 	if l.push != nil {

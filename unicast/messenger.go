@@ -31,6 +31,7 @@ type Messenger struct {
 	quiet    quiet
 
 	seq      atomic.Uint64 // of the last message sent
+	parser   *codec.Parser
 	counters counters
 	pool     *pool
 	rep      *sp.Replier // nil: sends only, as pull
@@ -38,6 +39,8 @@ type Messenger struct {
 	own      own
 	seen     seen
 	handling atomic.Int64
+
+	idleCalls sync.Pool // of *call
 
 	reservedMu sync.RWMutex
 	reserved   map[string]ReservedFunc
@@ -69,6 +72,7 @@ func Listen(dir Directory, h Handler, cfg Config) (*Messenger, error) {
 		name:     dir.Name(),
 		instance: dir.Instance(),
 		handler:  h,
+		parser:   codec.NewParser(),
 		reserved: make(map[string]ReservedFunc),
 		done:     make(chan struct{}),
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"time"
 
 	"github.com/parley-mesh/parley/codec"
 )
@@ -28,7 +29,7 @@ func (o *own) init(cfg *Config) {
 }
 
 // exchange is a Send, Request or Ping to this node.
-func (o *own) exchange(ctx context.Context, m *Messenger, env *codec.Envelope) ([]byte, *Error) {
+func (o *own) exchange(ctx context.Context, m *Messenger, env codec.Envelope) ([]byte, *Error) {
 	leave := func() {}
 	if env.Kind != codec.KindPing {
 		if failure := o.takeSlot(ctx, m); failure != nil {
@@ -36,17 +37,18 @@ func (o *own) exchange(ctx context.Context, m *Messenger, env *codec.Envelope) (
 		}
 		leave = func() { <-o.slots }
 	}
-	env.Timeout = timeLeft(ctx)
+	env.ID = m.nextID()
+	env.Timeout = timeLeft(ctx, time.Now())
 	env.Body = copied(env.Body)
-	replies := make(chan *codec.Reply, 1)
+	replies := make(chan codec.Reply, 1)
 	started := m.crew.start(func() {
-		reply := &codec.Reply{Status: codec.StatusHandlerPanic, Text: "it ended its goroutine"}
+		reply := codec.Reply{Status: codec.StatusHandlerPanic, Text: "it ended its goroutine"}
 		defer func() {
 			leave()
 			replies <- reply
 		}()
-		m.arrived(env)
-		reply = m.admit(m.ctx, env)
+		m.arrived(&env)
+		reply = m.admit(m.ctx, &env)
 	})
 	if !started {
 		leave()
@@ -54,7 +56,7 @@ func (o *own) exchange(ctx context.Context, m *Messenger, env *codec.Envelope) (
 	}
 	select {
 	case reply := <-replies:
-		body, failure := outcome(env, reply)
+		body, failure := outcome(&env, &reply)
 		return copied(body), failure
 	case <-ctx.Done():
 		return nil, &Error{Outcome: Unknown, Err: ended(ctx)}
@@ -82,7 +84,7 @@ func (o *own) takeSlot(ctx context.Context, m *Messenger) *Error {
 
 // push queues a push to this node.
 func (o *own) push(ctx context.Context, m *Messenger, env *codec.Envelope) *Error {
-	err := o.pushes.put(ctx, Message{ID: env.ID, Kind: env.Kind, From: env.From, Topic: env.Topic, Body: copied(env.Body)})
+	err := o.pushes.put(ctx, Message{ID: m.nextID(), Kind: env.Kind, From: env.From, Topic: env.Topic, Body: copied(env.Body)})
 	if err == nil {
 		return nil
 	}
@@ -120,9 +122,10 @@ func (o *own) handleAll(m *Messenger) {
 		if err != nil {
 			return
 		}
-		env := &codec.Envelope{Kind: msg.Kind, ID: msg.ID, From: msg.From, To: m.name, Topic: msg.Topic, Body: msg.Body}
-		m.arrived(env)
-		m.pushed(env, m.handle(m.ctx, env))
+		env := codec.Envelope{Kind: msg.Kind, ID: msg.ID, From: msg.From, To: m.name, Topic: msg.Topic, Body: msg.Body}
+		m.arrived(&env)
+		reply := m.handle(m.ctx, &env)
+		m.pushed(&env, &reply)
 	}
 }
 

@@ -24,7 +24,10 @@ type pool struct {
 	log         *slog.Logger
 	crew        crew // the links' goroutines
 
-	mu     sync.Mutex
+	turns  atomic.Uint64
+	latest atomic.Pointer[link] // that was used
+
+	mu     sync.RWMutex
 	links  map[linkKey]*link  // those that calls may begin on
 	all    map[*link]struct{} // those and the ones that are ending
 	places int                // of max, that are taken
@@ -54,6 +57,9 @@ func (p *pool) acquire(ctx context.Context, node, service string) (*link, *Error
 		if err != nil {
 			return nil, notDelivered("", err)
 		}
+		if l := p.enter(key, ep); l != nil {
+			return l, nil
+		}
 		l, err := p.join(key, ep, sure)
 		if err != nil {
 			return nil, notDelivered(ep.URL, err)
@@ -78,6 +84,18 @@ func (p *pool) acquire(ctx context.Context, node, service string) (*link, *Error
 	}
 }
 
+// enter makes the caller a user of the link that is there and open, or returns
+// nil: the short way for nearly all calls.
+func (p *pool) enter(key linkKey, ep codec.Endpoint) *link {
+	p.mu.RLock()
+	l := p.links[key]
+	p.mu.RUnlock()
+	if l == nil || l.ep != ep || !l.open.Load() || !l.users.enter() {
+		return nil
+	}
+	return l
+}
+
 // join makes the caller a user of the link for key at ep. When the link there
 // is goes elsewhere, nil asks the caller to look again, since the link may be
 // newer than the caller's look; a caller that is sure has the link replaced.
@@ -98,7 +116,7 @@ func (p *pool) join(key linkKey, ep codec.Endpoint, sure bool) (*link, error) {
 			return nil, err
 		}
 	}
-	l.users++
+	l.users.enter() // it is not shut: what is in links is not retired
 	return l, nil
 }
 
@@ -107,6 +125,9 @@ func (p *pool) begin(key linkKey, ep codec.Endpoint) (*link, error) {
 	var after []<-chan struct{}
 	if p.places >= p.max {
 		victim := p.leastRecentlyUsed()
+		for victim != nil && !victim.isRetired && !victim.users.shutIfEmpty() { // a call was quicker
+			victim = p.leastRecentlyUsed()
+		}
 		if victim == nil {
 			return nil, busy("connections in use", p.max, nil)
 		}
@@ -134,7 +155,6 @@ func (p *pool) begin(key linkKey, ep codec.Endpoint) (*link, error) {
 		ep:      ep,
 		ready:   make(chan struct{}),
 		retired: make(chan struct{}),
-		unused:  make(chan struct{}, 1),
 		closed:  make(chan struct{}),
 	}
 	if key.service == ServiceRep {
@@ -153,7 +173,7 @@ func (p *pool) begin(key linkKey, ep codec.Endpoint) (*link, error) {
 func (p *pool) leastRecentlyUsed() *link {
 	var victim *link
 	for l := range p.all {
-		if !l.promised && l.idle() && (victim == nil || l.used.Before(victim.used)) {
+		if !l.promised && l.idle() && (victim == nil || l.turn.Load() < victim.turn.Load()) {
 			victim = l
 		}
 	}
@@ -162,16 +182,19 @@ func (p *pool) leastRecentlyUsed() *link {
 
 // release ends what acquire began. A dial that nobody waits for any more ends.
 func (p *pool) release(l *link) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	l.users--
-	l.used = time.Now()
-	if l.users > 0 {
+	if p.latest.Load() != l {
+		p.latest.Store(l)
+		l.turn.Store(p.turns.Add(1))
+	}
+	if !l.inUse.Load() {
+		l.inUse.Store(true)
+	}
+	if !l.users.leave() || l.open.Load() {
 		return
 	}
-	if l.isRetired {
-		l.unused <- struct{}{}
-	} else if !l.open {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !l.open.Load() && !l.isRetired && l.users.count() == 0 {
 		p.retireLocked(l, context.Canceled)
 	}
 }
@@ -184,7 +207,7 @@ func (p *pool) retire(l *link, cause error) {
 }
 
 func (p *pool) retireLocked(l *link, cause error) {
-	if cause == nil && !l.open {
+	if cause == nil && !l.open.Load() {
 		cause = errMoved
 	}
 	if cause != nil {
@@ -198,38 +221,32 @@ func (p *pool) retireLocked(l *link, cause error) {
 	if p.links[l.linkKey] == l {
 		delete(p.links, l.linkKey)
 	}
-	if l.users == 0 {
-		l.unused <- struct{}{}
-	}
+	l.users.shut()
+	p.latest.CompareAndSwap(l, nil)
 }
 
-// retireIdle retires l if it was idle for long enough, or says how long to wait.
-func (p *pool) retireIdle(l *link) time.Duration {
+// retireIdle retires l if it is idle.
+func (p *pool) retireIdle(l *link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !l.idle() {
-		return p.idleTimeout
-	}
-	if left := p.idleTimeout - time.Since(l.used); left > 0 {
-		return left
+	if l.isRetired || !l.idle() || !l.users.shutIfEmpty() {
+		return
 	}
 	p.counters.idleClosed.Add(1)
 	p.retireLocked(l, nil)
-	return 0
 }
 
 func (p *pool) opened(l *link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l.open = true
-	l.used = time.Now()
+	l.open.Store(true)
 }
 
 // finish forgets l, whose connection is closed, or was never made.
 func (p *pool) finish(l *link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l.open = false
+	l.open.Store(false)
 	l.cancel(nil)
 	delete(p.all, l)
 	if !l.promised {
@@ -275,8 +292,8 @@ func moved(from, to codec.Endpoint) error {
 }
 
 func (p *pool) current(service string) []*link {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.mu.RLock()
+	defer p.mu.RUnlock()
 	var links []*link
 	for key, l := range p.links {
 		if key.service == service {
@@ -291,7 +308,7 @@ func (p *pool) size() (open, messages, bytes int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for l := range p.all {
-		if !l.open {
+		if !l.open.Load() {
 			continue
 		}
 		open++
@@ -309,7 +326,7 @@ func (p *pool) drain(ctx context.Context) {
 	p.mu.Lock()
 	var pushers []*sp.Pusher
 	for l := range p.all {
-		if l.open && l.push != nil {
+		if l.open.Load() && l.push != nil {
 			pushers = append(pushers, l.push)
 		}
 	}

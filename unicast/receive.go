@@ -17,8 +17,9 @@ import (
 // onRequest takes what arrives at the REP endpoint and returns the reply, or nil
 // for none. sp runs it in a goroutine for each request.
 func (m *Messenger) onRequest(ctx context.Context, in sp.Inbound) []byte {
+	var env codec.Envelope
 	in.Body = in.Take()
-	env, err := m.read(in)
+	err := m.read(&env, &in)
 	if err == nil && env.Kind != codec.KindSend && env.Kind != codec.KindRequest && env.Kind != codec.KindPing {
 		err = fmt.Errorf("no %v is taken at this endpoint", env.Kind)
 	}
@@ -29,18 +30,19 @@ func (m *Messenger) onRequest(ctx context.Context, in sp.Inbound) []byte {
 		id, _ := codec.EnvelopeID(in.Body)
 		return encode(&codec.Reply{ID: id, Status: codec.StatusMalformed, Text: err.Error()})
 	}
-	reply := m.receive(ctx, &env)
-	if reply == nil {
+	reply, ok := m.receive(ctx, &env)
+	if !ok {
 		return nil
 	}
-	return encode(reply)
+	return encode(&reply)
 }
 
 // onPush takes what arrives at the PULL endpoint. sp calls it one by one for
 // each connection.
 func (m *Messenger) onPush(ctx context.Context, in sp.Inbound) {
+	var env codec.Envelope
 	in.Body = in.Take()
-	env, err := m.read(in)
+	err := m.read(&env, &in)
 	if err == nil && env.Kind != codec.KindPush {
 		err = fmt.Errorf("no %v is taken at this endpoint", env.Kind)
 	}
@@ -48,8 +50,8 @@ func (m *Messenger) onPush(ctx context.Context, in sp.Inbound) {
 		m.countUnread(in.Remote, err)
 		return
 	}
-	if reply := m.receive(ctx, &env); reply != nil {
-		m.pushed(&env, reply)
+	if reply, ok := m.receive(ctx, &env); ok {
+		m.pushed(&env, &reply)
 	}
 }
 
@@ -63,12 +65,12 @@ func (m *Messenger) pushed(env *codec.Envelope, reply *codec.Reply) {
 
 // read decodes an envelope. One byte over what a sender of the same
 // configuration can send is too much.
-func (m *Messenger) read(in sp.Inbound) (codec.Envelope, error) {
-	env, err := codec.ParseEnvelope(in.Body, m.cfg.maxReserved())
+func (m *Messenger) read(env *codec.Envelope, in *sp.Inbound) error {
+	err := m.parser.Envelope(env, in.Body, m.cfg.maxReserved())
 	if err == nil && len(env.Body) > m.cfg.MaxMessage && !reservedTopic(env.Topic) {
 		err = &codec.LimitError{What: "body", Size: len(env.Body), Limit: m.cfg.MaxMessage}
 	}
-	return env, err
+	return err
 }
 
 // countUnread counts what read refused, and reports whether it was not ours at
@@ -84,9 +86,9 @@ func (m *Messenger) countUnread(from net.Addr, err error) (foreign bool) {
 	return false
 }
 
-// receive decides about a message from the network, has it handled, and returns the reply; nil
-// says that there is none to give.
-func (m *Messenger) receive(ctx context.Context, env *codec.Envelope) *codec.Reply {
+// receive decides about a message from the network, has it handled, and returns
+// the reply, if there is one to give.
+func (m *Messenger) receive(ctx context.Context, env *codec.Envelope) (reply codec.Reply, ok bool) {
 	m.arrived(env)
 	if env.To != m.name || env.ToInstance != 0 && env.ToInstance != m.instance {
 		m.quiet.line(slog.LevelWarn, "message for another node refused", slog.String("peer", env.From),
@@ -95,21 +97,21 @@ func (m *Messenger) receive(ctx context.Context, env *codec.Envelope) *codec.Rep
 		if env.To == m.name {
 			text = "it was started anew"
 		}
-		return m.became(env, codec.StatusWrongNode, text, nil)
+		return m.became(env, codec.StatusWrongNode, text, nil), true
 	}
 	if env.Kind != codec.KindPing && !m.seen.first(env.ID) {
 		// No reply would be true: its first copy may be being handled.
 		m.counters.kinds[env.Kind].duplicates.Add(1)
 		m.quiet.line(slog.LevelWarn, "message seen before refused", slog.String("peer", env.From),
 			slog.String("id", env.ID.String()))
-		return nil
+		return codec.Reply{}, false
 	}
-	return m.admit(ctx, env)
+	return m.admit(ctx, env), true
 }
 
 // admit has a message handled, unless the Messenger is closing. A push is handled
 // even then, since its sender could not be told: the end of the endpoint ends them.
-func (m *Messenger) admit(ctx context.Context, env *codec.Envelope) *codec.Reply {
+func (m *Messenger) admit(ctx context.Context, env *codec.Envelope) codec.Reply {
 	if env.Kind == codec.KindPush {
 		return m.handle(ctx, env)
 	}
@@ -130,9 +132,9 @@ func (m *Messenger) arrived(env *codec.Envelope) {
 }
 
 // became counts what became of a message, and is the reply that tells it.
-func (m *Messenger) became(env *codec.Envelope, s codec.Status, text string, body []byte) *codec.Reply {
+func (m *Messenger) became(env *codec.Envelope, s codec.Status, text string, body []byte) codec.Reply {
 	m.counters.kinds[env.Kind].became[s].Add(1)
-	return &codec.Reply{ID: env.ID, Status: s, Text: text, Body: body}
+	return codec.Reply{ID: env.ID, Status: s, Text: text, Body: body}
 }
 
 // maxHandling is how long a handler may take for a Send or Request, whatever the
@@ -141,20 +143,20 @@ func (m *Messenger) became(env *codec.Envelope, s codec.Status, text string, bod
 const maxHandling = time.Hour
 
 // handle runs the handler for env within its deadline.
-func (m *Messenger) handle(ctx context.Context, env *codec.Envelope) *codec.Reply {
+func (m *Messenger) handle(ctx context.Context, env *codec.Envelope) codec.Reply {
 	m.handling.Add(1)
 	defer m.handling.Add(-1)
+	if ctx.Err() != nil {
+		return m.became(env, codec.StatusBusy, "not begun in time", nil)
+	}
 	if env.Kind != codec.KindPush {
 		timeout := env.Timeout
 		if timeout <= 0 { // our own senders always say one
 			timeout = m.cfg.Timeout
 		}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, min(timeout, maxHandling))
-		defer cancel()
-	}
-	if ctx.Err() != nil {
-		return m.became(env, codec.StatusBusy, "not begun in time", nil)
+		bounded := &lazyContext{parent: ctx, deadline: time.Now().Add(min(timeout, maxHandling))}
+		defer bounded.stop()
+		ctx = bounded
 	}
 	s, text, body := m.invoke(ctx, env)
 	return m.became(env, s, text, body)

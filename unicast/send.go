@@ -77,26 +77,23 @@ func (m *Messenger) callUnchecked(ctx context.Context, kind codec.Kind, node, to
 		return m.account(kind, node, body, nil,
 			notDelivered("", &codec.LimitError{What: "body", Size: len(body), Limit: maxBody}))
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, m.cfg.Timeout)
-		defer cancel()
+	c := m.begin(ctx)
+	defer m.end(c)
+	if c.ctx.Err() != nil {
+		return m.account(kind, node, body, nil, notDelivered("", ended(c.ctx)))
 	}
-	if ctx.Err() != nil {
-		return m.account(kind, node, body, nil, notDelivered("", ended(ctx)))
-	}
-	env := &codec.Envelope{Kind: kind, ID: m.nextID(), From: m.name, To: node, Topic: topic, Body: body}
+	env := codec.Envelope{Kind: kind, From: m.name, To: node, Topic: topic, Body: body}
 	var reply []byte
 	var failure *Error
 	switch toSelf := node == m.name && m.handler != nil; {
 	case toSelf && kind == codec.KindPush:
-		failure = m.own.push(ctx, m, env)
+		failure = m.own.push(c.ctx, m, &env)
 	case toSelf:
-		reply, failure = m.own.exchange(ctx, m, env)
+		reply, failure = m.own.exchange(c.ctx, m, env)
 	case kind == codec.KindPush:
-		failure = m.push(ctx, env)
+		failure = m.push(c, &env)
 	default:
-		reply, failure = m.exchange(ctx, env)
+		reply, failure = m.exchange(c, &env)
 	}
 	return m.account(kind, node, body, reply, failure)
 }
@@ -117,18 +114,49 @@ func (m *Messenger) account(kind codec.Kind, node string, body, reply []byte, fa
 	return nil, failure
 }
 
+// call is what a call needs besides its stack. Calls share them one after the other.
+type call struct {
+	ctx  context.Context // the caller's, or lazy around it when that has no deadline
+	lazy lazyContext
+}
+
+func (m *Messenger) begin(ctx context.Context) *call {
+	c, _ := m.idleCalls.Get().(*call)
+	if c == nil {
+		c = new(call)
+	}
+	c.ctx = ctx
+	if _, ok := ctx.Deadline(); !ok {
+		c.lazy.parent, c.lazy.timeout = ctx, m.cfg.Timeout
+		c.ctx = &c.lazy
+	}
+	return c
+}
+
+// end takes c back. What somebody may have seen the context of is left to them.
+func (m *Messenger) end(c *call) {
+	if c.ctx == &c.lazy {
+		if c.lazy.stop() {
+			return
+		}
+		c.lazy.parent, c.lazy.deadline, c.lazy.over = nil, time.Time{}, false
+	}
+	c.ctx = nil
+	m.idleCalls.Put(c)
+}
+
 // attempts is how often a message that was certainly not sent, because its
 // connection turned out to be dead, is tried on a new one.
 const attempts = 3
 
 // exchange sends env over the network and returns the reply to it.
-func (m *Messenger) exchange(ctx context.Context, env *codec.Envelope) ([]byte, *Error) {
+func (m *Messenger) exchange(c *call, env *codec.Envelope) ([]byte, *Error) {
 	for attempt := 1; ; attempt++ {
-		l, failure := m.pool.acquire(ctx, env.To, ServiceRep)
+		l, failure := m.pool.acquire(c.ctx, env.To, ServiceRep)
 		if failure != nil {
 			return nil, failure
 		}
-		reply, failure, again := m.exchangeOn(ctx, l, env)
+		reply, failure, again := m.exchangeOn(c, l, env)
 		m.pool.release(l)
 		if !again || attempt == attempts {
 			return reply, failure
@@ -138,7 +166,8 @@ func (m *Messenger) exchange(ctx context.Context, env *codec.Envelope) ([]byte, 
 
 // exchangeOn is one exchange over l. again says that nothing was sent, because
 // l has ended.
-func (m *Messenger) exchangeOn(ctx context.Context, l *link, env *codec.Envelope) (_ []byte, _ *Error, again bool) {
+func (m *Messenger) exchangeOn(c *call, l *link, env *codec.Envelope) (_ []byte, _ *Error, again bool) {
+	ctx := c.ctx
 	if env.Kind != codec.KindPing { // which tells of the node, and not of how busy its handler is
 		again, err := l.takeSlot(ctx)
 		if again {
@@ -150,13 +179,14 @@ func (m *Messenger) exchangeOn(ctx context.Context, l *link, env *codec.Envelope
 		defer func() { <-l.slots }()
 	}
 
+	begun := time.Now()
 	env.ToInstance = l.ep.Instance
-	env.Timeout = timeLeft(ctx)
+	env.Timeout = timeLeft(ctx, begun)
+	env.ID = m.nextID()
 	frame, err := env.Append(make([]byte, 0, env.Size()))
 	if err != nil {
 		return nil, notDelivered(l.ep.URL, err), false
 	}
-	begun := time.Now()
 	raw, err := l.req.Request(ctx, frame)
 	if err != nil {
 		failure, again := m.notAnswered(ctx, l, begun, plain(err))
@@ -208,13 +238,13 @@ func (m *Messenger) notAnswered(ctx context.Context, l *link, begun time.Time, e
 }
 
 // push queues env on the connection to its node.
-func (m *Messenger) push(ctx context.Context, env *codec.Envelope) *Error {
+func (m *Messenger) push(c *call, env *codec.Envelope) *Error {
 	for attempt := 1; ; attempt++ {
-		l, failure := m.pool.acquire(ctx, env.To, ServicePull)
+		l, failure := m.pool.acquire(c.ctx, env.To, ServicePull)
 		if failure != nil {
 			return failure
 		}
-		failure, again := m.pushOn(ctx, l, env)
+		failure, again := m.pushOn(c, l, env)
 		m.pool.release(l)
 		if !again || attempt == attempts {
 			return failure
@@ -222,8 +252,10 @@ func (m *Messenger) push(ctx context.Context, env *codec.Envelope) *Error {
 	}
 }
 
-func (m *Messenger) pushOn(ctx context.Context, l *link, env *codec.Envelope) (_ *Error, again bool) {
+func (m *Messenger) pushOn(c *call, l *link, env *codec.Envelope) (_ *Error, again bool) {
+	ctx := c.ctx
 	env.ToInstance = l.ep.Instance
+	env.ID = m.nextID() // late, lest it be overtaken by many
 	frame, err := env.Append(make([]byte, 0, env.Size()))
 	if err != nil {
 		return notDelivered(l.ep.URL, err), false
@@ -246,11 +278,12 @@ func (m *Messenger) pushOn(ctx context.Context, l *link, env *codec.Envelope) (_
 
 // outcome says what reply tells about the message env.
 func outcome(env *codec.Envelope, reply *codec.Reply) ([]byte, *Error) {
+	if reply.Status == codec.StatusOK {
+		return reply.Body, nil
+	}
 	remote := &RemoteError{Node: env.To, Topic: env.Topic, Text: reply.Text}
 	var refused error
 	switch reply.Status {
-	case codec.StatusOK:
-		return reply.Body, nil
 	case codec.StatusHandlerError, codec.StatusReplyTooLarge:
 		return nil, &Error{Outcome: Handled, Err: remote}
 	case codec.StatusHandlerPanic:
@@ -303,11 +336,11 @@ func busy(what string, limit int, ctx context.Context) error {
 
 func connecting(err error) error { return fmt.Errorf("connecting: %w", err) }
 
-// timeLeft is what travels with a message; more than none.
-func timeLeft(ctx context.Context) time.Duration {
+// timeLeft is what travels with a message at now; more than none.
+func timeLeft(ctx context.Context, now time.Time) time.Duration {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return 0
 	}
-	return max(time.Until(deadline), time.Millisecond)
+	return max(deadline.Sub(now), time.Millisecond)
 }
