@@ -16,7 +16,9 @@
 // [Messenger.Send] returns nil when that handler returned nil, and before that
 // nil. [Messenger.Push] returns as soon as the message is queued on the
 // connection to that node: it is faster, and what is lost later is counted, not
-// reported. Nothing is ever sent twice: a handler sees a message at most once.
+// reported. A handler sees a message at most once: what was written to a connection
+// is never written to another, unless the caller said that it is [Idempotent]. What
+// was never wholly written, which no receiver can have seen, is sent again by itself.
 //
 // # What an error says
 //

@@ -12,7 +12,7 @@ type Message struct {
 	Kind  codec.Kind // KindPush, KindSend or KindRequest
 	From  string     // sender's node name: a claim, as long as links are not authenticated
 	Topic string
-	Body  []byte // owned by the handler; nil when empty
+	Body  []byte // owned by the handler, see Borrow; nil when empty
 }
 
 // Handler takes the messages that arrive.

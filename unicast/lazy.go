@@ -3,6 +3,7 @@ package unicast
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,32 +14,45 @@ type lazyContext struct {
 	parent context.Context
 
 	mu       sync.Mutex
-	deadline time.Time     // zero until it is asked for, when there is only a timeout
-	timeout  time.Duration // from then on
-	real     context.Context
-	cancel   context.CancelFunc
-	over     bool // stop was called
+	timeout  time.Duration // until deadline, from when that is asked for
+	deadline time.Time     // does not change once started
+	started  atomic.Bool   // deadline is set
+	real     atomic.Pointer[realContext]
+	over     atomic.Bool // stop was called
+}
+
+type realContext struct {
+	context.Context
+	cancel context.CancelFunc
+}
+
+// start sets the deadline, if it is not set, at a time when it is now.
+func (c *lazyContext) start(now time.Time) time.Time {
+	if !c.started.Load() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.started.Load() {
+			c.deadline = now.Add(c.timeout)
+			c.started.Store(true)
+		}
+	}
+	return c.deadline
 }
 
 // Deadline implements context.Context.
 func (c *lazyContext) Deadline() (time.Time, bool) {
-	if d, ok := c.parent.Deadline(); ok && d.Before(c.ends()) {
+	own := c.ends()
+	if d, ok := c.parent.Deadline(); ok && d.Before(own) {
 		return d, true
 	}
-	return c.ends(), true
+	return own, true
 }
 
 func (c *lazyContext) ends() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.endsLocked()
-}
-
-func (c *lazyContext) endsLocked() time.Time {
-	if c.deadline.IsZero() {
-		c.deadline = time.Now().Add(c.timeout)
+	if c.started.Load() {
+		return c.deadline
 	}
-	return c.deadline
+	return c.start(time.Now())
 }
 
 // Done implements context.Context. It makes the real context.
@@ -46,51 +60,57 @@ func (c *lazyContext) Done() <-chan struct{} { return c.context().Done() }
 
 // Err implements context.Context. It says when time is up without a timer.
 func (c *lazyContext) Err() error {
-	c.mu.Lock()
-	running := c.real == nil && !c.over
-	if running && c.parent.Err() == nil && (c.deadline.IsZero() || time.Now().Before(c.deadline)) {
-		c.mu.Unlock()
+	if c.real.Load() == nil && !c.over.Load() && c.parent.Err() == nil &&
+		(!c.started.Load() || time.Now().Before(c.deadline)) {
 		return nil
 	}
-	c.mu.Unlock()
 	return c.context().Err() // which stays what it is from now on
 }
 
 // Value implements context.Context. Package context asks it for the real context,
 // so that children need no goroutine; it has called Done before.
 func (c *lazyContext) Value(key any) any {
-	c.mu.Lock()
-	from := c.real
-	c.mu.Unlock()
-	if from == nil {
-		from = c.parent
+	if r := c.real.Load(); r != nil {
+		return r.Value(key)
 	}
-	return from.Value(key)
+	return c.parent.Value(key)
 }
 
 // context returns the real one.
-func (c *lazyContext) context() context.Context {
+func (c *lazyContext) context() *realContext {
+	if r := c.real.Load(); r != nil {
+		return r
+	}
+	deadline := c.ends()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.real == nil {
-		c.real, c.cancel = context.WithDeadline(c.parent, c.endsLocked())
-		if c.over {
-			c.cancel()
+	r := c.real.Load()
+	if r == nil {
+		r = new(realContext)
+		r.Context, r.cancel = context.WithDeadline(c.parent, deadline)
+		c.real.Store(r)
+		if c.over.Load() { // or stop sees it
+			r.cancel()
 		}
 	}
-	return c.real
+	return r
 }
 
 // stop ends the context, as a CancelFunc does. It reports whether a real one was
 // made, which somebody may still hold.
 func (c *lazyContext) stop() (made bool) {
-	c.mu.Lock()
-	c.over = true
-	cancel := c.cancel
-	c.mu.Unlock()
-	if cancel == nil {
-		return false
+	c.over.Store(true)
+	r := c.real.Load()
+	if r != nil {
+		r.cancel()
 	}
-	cancel()
-	return true
+	return r != nil
+}
+
+// reset makes c one that ends timeout after its deadline is asked for first. Nobody
+// may hold it.
+func (c *lazyContext) reset(parent context.Context, timeout time.Duration) {
+	c.parent, c.timeout = parent, timeout
+	c.started.Store(false)
+	c.over.Store(false)
 }

@@ -11,7 +11,9 @@ import (
 
 // lazily makes a lazyContext that ends in a second.
 func lazily(parent context.Context) *lazyContext {
-	return &lazyContext{parent: parent, deadline: time.Now().Add(time.Second)}
+	c := &lazyContext{parent: parent, timeout: time.Second}
+	c.start(time.Now())
+	return c
 }
 
 // TestLazyContextEnds as one of package context would: with its deadline, its

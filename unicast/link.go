@@ -2,8 +2,6 @@ package unicast
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +48,10 @@ type link struct {
 	inUse atomic.Bool   // a call ended since idleness was last looked for
 	turn  atomic.Uint64 // the higher, the later it was used
 
+	// Of run: the patience left with the pushes that it took over.
+	since time.Time
+	tries int
+
 	// Written with pool.mu held.
 	open      atomic.Bool // dialed and not yet closed
 	isRetired bool
@@ -65,17 +67,32 @@ type connection interface {
 // run dials when those in after are closed, and ends with the connection. The
 // pool's crew starts it, and cancel ends it.
 func (l *link) run(p *pool, after []<-chan struct{}) {
-	defer p.finish(l)
 	conn, err := l.dial(p, after)
-	if err != nil {
+	if err == nil && l.push != nil {
+		err = plain(l.handOver(p))
+	}
+	if err == nil {
+		p.opened(l)
+		close(l.ready)
+		err = l.serve(p, conn)
+	} else {
 		l.err, l.late = err, l.ctx.Err() != nil
+		p.notMade(l)
 		p.retire(l, nil)
 		close(l.ready)
-		return
 	}
-	p.opened(l)
-	close(l.ready)
+	if conn != nil {
+		conn.Close()
+	}
+	if l.push != nil {
+		l.leave(p, err)
+	}
+	p.finish(l)
+	p.carryOn(l.linkKey)
+}
 
+// serve waits until the connection is to be closed, and returns why.
+func (l *link) serve(p *pool, conn connection) error {
 	idle := time.NewTicker(max(p.idleTimeout/idleLooks, 1))
 	defer idle.Stop()
 	broke, looks := false, 0
@@ -97,11 +114,13 @@ func (l *link) run(p *pool, after []<-chan struct{}) {
 		}
 	}
 	if broke || l.settle(p, conn) {
-		broke = true
 		p.counters.connectionsLost.Add(1)
+		return sp.ErrConnectionLost
 	}
-	conn.Close()
-	l.countLost(p, broke)
+	if cause := context.Cause(l.ctx); cause != nil {
+		return cause
+	}
+	return errMoved
 }
 
 func (l *link) dial(p *pool, after []<-chan struct{}) (connection, error) {
@@ -113,17 +132,15 @@ func (l *link) dial(p *pool, after []<-chan struct{}) (connection, error) {
 		}
 	}
 	p.counters.dials.Add(1)
-	var conn connection
 	var err error
 	if l.service == ServiceRep {
-		l.req, err = sp.DialRequester(l.ctx, l.ep.URL, p.sp)
-		conn = l.req
+		if l.req, err = sp.DialRequester(l.ctx, l.ep.URL, p.sp); err == nil {
+			return l.req, nil
+		}
 	} else {
-		l.push, err = sp.DialPusher(l.ctx, l.ep.URL, p.sp)
-		conn = l.push
-	}
-	if err == nil {
-		return conn, nil
+		if l.push, err = sp.DialPusher(l.ctx, l.ep.URL, p.sp); err == nil {
+			return l.push, nil
+		}
 	}
 	p.counters.dialFailures.Add(1)
 	return nil, plain(err)
@@ -141,14 +158,17 @@ func (l *link) settle(p *pool, conn connection) (broke bool) {
 		case <-l.users.empty():
 			inUse = false
 		case <-conn.Done():
-			return true
+			inUse = false
 		case <-look.C:
 			p.check(l)
 		case <-l.ctx.Done():
-			return false
+			inUse = false
 		}
 	}
-	if l.push == nil {
+	if isDone(conn) {
+		return true
+	}
+	if l.push == nil || l.ctx.Err() != nil {
 		return false
 	}
 	ctx, cancel := context.WithCancel(l.ctx)
@@ -160,33 +180,6 @@ func (l *link) settle(p *pool, conn connection) (broke bool) {
 	})
 	defer enough.Stop()
 	return l.push.Shutdown(ctx) != nil && ctx.Err() == nil
-}
-
-// countLost accounts for the pushes that the closed connection never carried.
-func (l *link) countLost(p *pool, broke bool) {
-	if l.push == nil {
-		return
-	}
-	messages, bytes := l.push.Lost()
-	if messages == 0 {
-		return
-	}
-	cause := context.Cause(l.ctx)
-	switch {
-	case broke:
-		cause = sp.ErrConnectionLost
-		p.counters.lostConn.Add(messages)
-	case errors.Is(cause, ErrClosed):
-		p.counters.lostClosed.Add(messages)
-	default:
-		p.counters.lostGone.Add(messages)
-	}
-	p.counters.lostBytes.Add(bytes)
-	if cause == nil {
-		cause = errMoved
-	}
-	p.log.Warn("pushes were lost on their way out", slog.String("peer", l.node), slog.String("url", l.ep.URL),
-		slog.Uint64("messages", messages), slog.Uint64("bytes", bytes), slog.Any("err", cause))
 }
 
 // idle reports whether nobody would miss it.

@@ -40,7 +40,8 @@ type Messenger struct {
 	seen     seen
 	handling atomic.Int64
 
-	idleCalls sync.Pool // of *call
+	idleCall  atomic.Pointer[call] // the one that ended last
+	idleCalls sync.Pool            // of *call
 
 	reservedMu sync.RWMutex
 	reserved   map[string]ReservedFunc

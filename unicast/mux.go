@@ -32,10 +32,12 @@ func NewMux() *Mux {
 func (x *Mux) Handle(ctx context.Context, m Message) ([]byte, error) {
 	h := x.find(m.Topic)
 	if h == nil {
-		return nil, fmt.Errorf("%w on topic %q", ErrNoListener, m.Topic)
+		return nil, noListener(m.Topic)
 	}
 	return h.Handle(ctx, m)
 }
+
+func noListener(topic string) error { return fmt.Errorf("%w on topic %q", ErrNoListener, topic) }
 
 // Route registers h for pattern. Errors: the pattern is not valid, begins with
 // '$' (ErrReservedTopic), has a star before its end, or is registered already.

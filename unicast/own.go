@@ -38,7 +38,9 @@ func (o *own) exchange(ctx context.Context, m *Messenger, env codec.Envelope) ([
 		leave = func() { <-o.slots }
 	}
 	env.ID = m.nextID()
-	env.Timeout = timeLeft(ctx, time.Now())
+	if deadline, ok := ctx.Deadline(); ok {
+		env.Timeout = max(time.Until(deadline), time.Millisecond)
+	}
 	env.Body = copied(env.Body)
 	replies := make(chan codec.Reply, 1)
 	started := m.crew.start(func() {
@@ -48,7 +50,7 @@ func (o *own) exchange(ctx context.Context, m *Messenger, env codec.Envelope) ([
 			replies <- reply
 		}()
 		m.arrived(&env)
-		reply = m.admit(m.ctx, &env)
+		reply.Status, reply.Text, reply.Body = m.admit(m.ctx, &env, nil)
 	})
 	if !started {
 		leave()
@@ -124,8 +126,9 @@ func (o *own) handleAll(m *Messenger) {
 		}
 		env := codec.Envelope{Kind: msg.Kind, ID: msg.ID, From: msg.From, To: m.name, Topic: msg.Topic, Body: msg.Body}
 		m.arrived(&env)
-		reply := m.handle(m.ctx, &env)
-		m.pushed(&env, &reply)
+		if s, text, _ := m.handle(m.ctx, &env, nil); s != codec.StatusOK {
+			m.notHandled(&env, s, text)
+		}
 	}
 }
 

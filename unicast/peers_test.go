@@ -143,10 +143,14 @@ func fill(t *testing.T, m *unicast.Messenger, node string, size int) (accepted u
 type proxy struct {
 	addr   string
 	killed atomic.Int32
+	target atomic.Pointer[string]
 
 	mu    sync.Mutex
 	conns []net.Conn
 }
+
+// lead makes new connections end at target.
+func (p *proxy) lead(target string) { p.target.Store(&target) }
 
 func newProxy(t *testing.T, target string) *proxy {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -154,6 +158,7 @@ func newProxy(t *testing.T, target string) *proxy {
 		t.Fatal(err)
 	}
 	p := &proxy{addr: l.Addr().String()}
+	p.lead(target)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -161,7 +166,7 @@ func newProxy(t *testing.T, target string) *proxy {
 			if err != nil {
 				return
 			}
-			out, err := net.Dial("tcp", target)
+			out, err := net.Dial("tcp", *p.target.Load())
 			if err != nil {
 				in.Close()
 				continue

@@ -23,14 +23,18 @@ type pool struct {
 	counters    *counters
 	log         *slog.Logger
 	crew        crew // the links' goroutines
+	closing     chan struct{}
+	closed      sync.Once
 
 	turns  atomic.Uint64
-	latest atomic.Pointer[link] // that was used
+	latest atomic.Pointer[link]    // that a call on ended
+	recent [2]atomic.Pointer[link] // that a call began on, for each service
 
-	mu     sync.RWMutex
-	links  map[linkKey]*link  // those that calls may begin on
-	all    map[*link]struct{} // those and the ones that are ending
-	places int                // of max, that are taken
+	mu      sync.RWMutex
+	links   map[linkKey]*link    // those that calls may begin on
+	all     map[*link]struct{}   // those and the ones that are ending
+	places  int                  // of max, that are taken
+	carried map[linkKey]*carried // pushes without a connection
 }
 
 func newPool(dir Directory, cfg *Config, c *counters) *pool {
@@ -44,6 +48,8 @@ func newPool(dir Directory, cfg *Config, c *counters) *pool {
 		log:         cfg.Logger,
 		links:       make(map[linkKey]*link),
 		all:         make(map[*link]struct{}),
+		closing:     make(chan struct{}),
+		carried:     make(map[linkKey]*carried),
 	}
 }
 
@@ -87,10 +93,22 @@ func (p *pool) acquire(ctx context.Context, node, service string) (*link, *Error
 // enter makes the caller a user of the link that is there and open, or returns
 // nil: the short way for nearly all calls.
 func (p *pool) enter(key linkKey, ep codec.Endpoint) *link {
-	p.mu.RLock()
-	l := p.links[key]
-	p.mu.RUnlock()
-	if l == nil || l.ep != ep || !l.open.Load() || !l.users.enter() {
+	recent := &p.recent[0]
+	if key.service == ServiceRep {
+		recent = &p.recent[1]
+	}
+	l := recent.Load()
+	if l == nil || l.linkKey != key {
+		p.mu.RLock()
+		l = p.links[key]
+		p.mu.RUnlock()
+		if l == nil {
+			return nil
+		}
+		recent.Store(l)
+	}
+	if l.ep != ep || !l.open.Load() || !l.users.enter() {
+		recent.CompareAndSwap(l, nil) // it may have ended
 		return nil
 	}
 	return l
@@ -194,7 +212,7 @@ func (p *pool) release(l *link) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !l.open.Load() && !l.isRetired && l.users.count() == 0 {
+	if !l.open.Load() && !l.isRetired && l.users.count() == 0 && p.carried[l.linkKey] == nil {
 		p.retireLocked(l, context.Canceled)
 	}
 }
@@ -236,9 +254,13 @@ func (p *pool) retireIdle(l *link) {
 	p.retireLocked(l, nil)
 }
 
+// opened lets calls begin on l. What it was to carry is queued on it.
 func (p *pool) opened(l *link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if c := p.carried[l.linkKey]; c != nil {
+		p.forget(l.linkKey, c)
+	}
 	l.open.Store(true)
 }
 
@@ -303,7 +325,7 @@ func (p *pool) current(service string) []*link {
 	return links
 }
 
-// size returns the open connections and what is queued on them.
+// size returns the open connections and the pushes that are not written.
 func (p *pool) size() (open, messages, bytes int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -318,26 +340,47 @@ func (p *pool) size() (open, messages, bytes int) {
 			bytes += b
 		}
 	}
+	for _, c := range p.carried {
+		messages += len(c.frames)
+		bytes += c.bytes()
+	}
 	return open, messages, bytes
 }
 
 // drain waits, within ctx, until all pushes are written or lost.
 func (p *pool) drain(ctx context.Context) {
-	p.mu.Lock()
-	var pushers []*sp.Pusher
-	for l := range p.all {
-		if l.open.Load() && l.push != nil {
-			pushers = append(pushers, l.push)
+	for drained := false; !drained; {
+		var pushing []*link
+		var ends []<-chan struct{}
+		p.mu.Lock()
+		for l := range p.all {
+			if l.open.Load() && l.push != nil {
+				pushing = append(pushing, l)
+			}
 		}
-	}
-	p.mu.Unlock()
-	for _, push := range pushers {
-		push.Drain(ctx) // what remains is counted as lost when the link is closed
+		for _, c := range p.carried {
+			ends = append(ends, c.over)
+		}
+		p.mu.Unlock()
+		for _, l := range pushing {
+			if l.push.Drain(ctx) != nil || isDone(l.push) { // what it did not write is carried
+				ends = append(ends, l.closed)
+			}
+		}
+		for _, end := range ends {
+			select {
+			case <-end:
+			case <-ctx.Done():
+				return
+			}
+		}
+		drained = len(ends) == 0
 	}
 }
 
 // close ends all links and waits for them.
 func (p *pool) close() {
+	p.closed.Do(func() { close(p.closing) })
 	p.crew.dismiss()
 	p.mu.Lock()
 	for l := range p.all {
@@ -345,4 +388,22 @@ func (p *pool) close() {
 	}
 	p.mu.Unlock()
 	p.crew.wait()
+}
+
+func (p *pool) isClosing() bool {
+	select {
+	case <-p.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+func isDone(conn connection) bool {
+	select {
+	case <-conn.Done():
+		return true
+	default:
+		return false
+	}
 }

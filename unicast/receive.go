@@ -15,10 +15,9 @@ import (
 )
 
 // onRequest takes what arrives at the REP endpoint and returns the reply, or nil
-// for none. sp runs it in a goroutine for each request.
+// for none. sp calls it concurrently.
 func (m *Messenger) onRequest(ctx context.Context, in sp.Inbound) []byte {
 	var env codec.Envelope
-	in.Body = in.Take()
 	err := m.read(&env, &in)
 	if err == nil && env.Kind != codec.KindSend && env.Kind != codec.KindRequest && env.Kind != codec.KindPing {
 		err = fmt.Errorf("no %v is taken at this endpoint", env.Kind)
@@ -28,20 +27,19 @@ func (m *Messenger) onRequest(ctx context.Context, in sp.Inbound) []byte {
 			return nil
 		}
 		id, _ := codec.EnvelopeID(in.Body)
-		return encode(&codec.Reply{ID: id, Status: codec.StatusMalformed, Text: err.Error()})
+		return encode(&in, &codec.Reply{ID: id, Status: codec.StatusMalformed, Text: err.Error()})
 	}
-	reply, ok := m.receive(ctx, &env)
-	if !ok {
+	s, text, body := m.receive(ctx, &env, &in)
+	if s == noReply {
 		return nil
 	}
-	return encode(&reply)
+	return encode(&in, &codec.Reply{ID: env.ID, Status: s, Text: text, Body: body})
 }
 
 // onPush takes what arrives at the PULL endpoint. sp calls it one by one for
 // each connection.
 func (m *Messenger) onPush(ctx context.Context, in sp.Inbound) {
 	var env codec.Envelope
-	in.Body = in.Take()
 	err := m.read(&env, &in)
 	if err == nil && env.Kind != codec.KindPush {
 		err = fmt.Errorf("no %v is taken at this endpoint", env.Kind)
@@ -50,17 +48,15 @@ func (m *Messenger) onPush(ctx context.Context, in sp.Inbound) {
 		m.countUnread(in.Remote, err)
 		return
 	}
-	if reply, ok := m.receive(ctx, &env); ok {
-		m.pushed(&env, &reply)
+	if s, text, _ := m.receive(ctx, &env, &in); s != codec.StatusOK && s != noReply {
+		m.notHandled(&env, s, text)
 	}
 }
 
-// pushed logs what became of a push, of which nobody else is told.
-func (m *Messenger) pushed(env *codec.Envelope, reply *codec.Reply) {
-	if reply.Status != codec.StatusOK {
-		m.quiet.line(slog.LevelWarn, "push was not handled", slog.String("peer", env.From),
-			slog.String("topic", env.Topic), slog.String("status", reply.Status.String()), slog.String("err", reply.Text))
-	}
+// notHandled logs what became of a push, of which nobody else is told.
+func (m *Messenger) notHandled(env *codec.Envelope, s codec.Status, text string) {
+	m.quiet.line(slog.LevelWarn, "push was not handled", slog.String("peer", env.From),
+		slog.String("topic", env.Topic), slog.String("status", s.String()), slog.String("err", text))
 }
 
 // read decodes an envelope. One byte over what a sender of the same
@@ -86,9 +82,12 @@ func (m *Messenger) countUnread(from net.Addr, err error) (foreign bool) {
 	return false
 }
 
+// noReply is the status of a message that is not to be answered.
+const noReply codec.Status = 255
+
 // receive decides about a message from the network, has it handled, and returns
-// the reply, if there is one to give.
-func (m *Messenger) receive(ctx context.Context, env *codec.Envelope) (reply codec.Reply, ok bool) {
+// what is to be answered.
+func (m *Messenger) receive(ctx context.Context, env *codec.Envelope, in *sp.Inbound) (s codec.Status, text string, body []byte) {
 	m.arrived(env)
 	if env.To != m.name || env.ToInstance != 0 && env.ToInstance != m.instance {
 		m.quiet.line(slog.LevelWarn, "message for another node refused", slog.String("peer", env.From),
@@ -97,32 +96,33 @@ func (m *Messenger) receive(ctx context.Context, env *codec.Envelope) (reply cod
 		if env.To == m.name {
 			text = "it was started anew"
 		}
-		return m.became(env, codec.StatusWrongNode, text, nil), true
+		return m.became(env, codec.StatusWrongNode), text, nil
 	}
 	if env.Kind != codec.KindPing && !m.seen.first(env.ID) {
 		// No reply would be true: its first copy may be being handled.
 		m.counters.kinds[env.Kind].duplicates.Add(1)
 		m.quiet.line(slog.LevelWarn, "message seen before refused", slog.String("peer", env.From),
 			slog.String("id", env.ID.String()))
-		return codec.Reply{}, false
+		return noReply, "", nil
 	}
-	return m.admit(ctx, env), true
+	return m.admit(ctx, env, in)
 }
 
 // admit has a message handled, unless the Messenger is closing. A push is handled
 // even then, since its sender could not be told: the end of the endpoint ends them.
-func (m *Messenger) admit(ctx context.Context, env *codec.Envelope) codec.Reply {
+// in is what it came in; nil: its body is its own already.
+func (m *Messenger) admit(ctx context.Context, env *codec.Envelope, in *sp.Inbound) (s codec.Status, text string, body []byte) {
 	if env.Kind == codec.KindPush {
-		return m.handle(ctx, env)
+		return m.handle(ctx, env, in)
 	}
 	if !m.handlers.enter() {
-		return m.became(env, codec.StatusClosing, "", nil)
+		return m.became(env, codec.StatusClosing), "", nil
 	}
 	defer m.handlers.leave()
 	if env.Kind == codec.KindPing {
-		return m.became(env, codec.StatusOK, "", nil)
+		return m.became(env, codec.StatusOK), "", nil
 	}
-	return m.handle(ctx, env)
+	return m.handle(ctx, env, in)
 }
 
 func (m *Messenger) arrived(env *codec.Envelope) {
@@ -131,10 +131,10 @@ func (m *Messenger) arrived(env *codec.Envelope) {
 	c.bytesReceived.Add(uint64(len(env.Body)))
 }
 
-// became counts what became of a message, and is the reply that tells it.
-func (m *Messenger) became(env *codec.Envelope, s codec.Status, text string, body []byte) codec.Reply {
+// became counts what became of a message.
+func (m *Messenger) became(env *codec.Envelope, s codec.Status) codec.Status {
 	m.counters.kinds[env.Kind].became[s].Add(1)
-	return codec.Reply{ID: env.ID, Status: s, Text: text, Body: body}
+	return s
 }
 
 // maxHandling is how long a handler may take for a Send or Request, whatever the
@@ -143,27 +143,28 @@ func (m *Messenger) became(env *codec.Envelope, s codec.Status, text string, bod
 const maxHandling = time.Hour
 
 // handle runs the handler for env within its deadline.
-func (m *Messenger) handle(ctx context.Context, env *codec.Envelope) codec.Reply {
+func (m *Messenger) handle(ctx context.Context, env *codec.Envelope, in *sp.Inbound) (s codec.Status, text string, body []byte) {
 	m.handling.Add(1)
 	defer m.handling.Add(-1)
 	if ctx.Err() != nil {
-		return m.became(env, codec.StatusBusy, "not begun in time", nil)
+		return m.became(env, codec.StatusBusy), "not begun in time", nil
 	}
 	if env.Kind != codec.KindPush {
 		timeout := env.Timeout
 		if timeout <= 0 { // our own senders always say one
 			timeout = m.cfg.Timeout
 		}
-		bounded := &lazyContext{parent: ctx, deadline: time.Now().Add(min(timeout, maxHandling))}
+		bounded := &lazyContext{parent: ctx, timeout: min(timeout, maxHandling)}
+		bounded.start(time.Now())
 		defer bounded.stop()
 		ctx = bounded
 	}
-	s, text, body := m.invoke(ctx, env)
-	return m.became(env, s, text, body)
+	s, text, body = m.invoke(ctx, env, in)
+	return m.became(env, s), text, body
 }
 
 // invoke calls the handler and survives it.
-func (m *Messenger) invoke(ctx context.Context, env *codec.Envelope) (s codec.Status, text string, body []byte) {
+func (m *Messenger) invoke(ctx context.Context, env *codec.Envelope, in *sp.Inbound) (s codec.Status, text string, body []byte) {
 	returned := false
 	defer func() {
 		v := recover()
@@ -173,20 +174,20 @@ func (m *Messenger) invoke(ctx context.Context, env *codec.Envelope) (s codec.St
 		if v == nil {
 			// runtime.Goexit, as by testing.T.FailNow: nobody will get to read the reply.
 			v = "it ended its goroutine"
-			m.became(env, codec.StatusHandlerPanic, "", nil)
+			m.became(env, codec.StatusHandlerPanic)
 		}
 		s, text, body = codec.StatusHandlerPanic, fmt.Sprint(v), nil
 		m.quiet.line(slog.LevelError, "handler panicked", slog.String("peer", env.From),
 			slog.String("topic", env.Topic), slog.String("err", text), slog.String("stack", string(debug.Stack())))
 	}()
-	s, text, body = m.result(ctx, env)
+	s, text, body = m.result(ctx, env, in)
 	returned = true
 	return s, text, body
 }
 
 // result is what the handler returned, and what that means.
-func (m *Messenger) result(ctx context.Context, env *codec.Envelope) (s codec.Status, text string, body []byte) {
-	reply, err := m.route(ctx, env)
+func (m *Messenger) result(ctx context.Context, env *codec.Envelope, in *sp.Inbound) (s codec.Status, text string, body []byte) {
+	reply, err := m.route(ctx, env, in)
 	if err != nil {
 		return verdict(ctx, env, err), fmt.Sprint(err), nil
 	}
@@ -200,17 +201,25 @@ func (m *Messenger) result(ctx context.Context, env *codec.Envelope) (s codec.St
 	return codec.StatusOK, "", reply
 }
 
-func (m *Messenger) route(ctx context.Context, env *codec.Envelope) ([]byte, error) {
+func (m *Messenger) route(ctx context.Context, env *codec.Envelope, in *sp.Inbound) ([]byte, error) {
 	if reservedTopic(env.Topic) {
 		m.reservedMu.RLock()
 		fn := m.reserved[env.Topic]
 		m.reservedMu.RUnlock()
 		if fn == nil {
-			return nil, fmt.Errorf("%w on topic %q", ErrNoListener, env.Topic)
+			return nil, noListener(env.Topic)
 		}
-		return fn(ctx, env.From, env.Body)
+		return fn(ctx, env.From, taken(in, env.Body))
 	}
-	return m.handler.Handle(ctx, Message{ID: env.ID, Kind: env.Kind, From: env.From, Topic: env.Topic, Body: env.Body})
+	h, borrows := find(m.handler, env.Topic)
+	if h == nil {
+		return nil, noListener(env.Topic)
+	}
+	body := env.Body
+	if !borrows {
+		body = taken(in, body)
+	}
+	return h.Handle(ctx, Message{ID: env.ID, Kind: env.Kind, From: env.From, Topic: env.Topic, Body: body})
 }
 
 // verdict is the status for a handler's error.
@@ -242,8 +251,9 @@ type replyStatus interface {
 	ReplyStatus() codec.Status
 }
 
-func encode(r *codec.Reply) []byte {
-	b, err := r.Append(make([]byte, 0, r.Size()))
+// encode writes a reply into the memory that in has for it, when it fits.
+func encode(in *sp.Inbound, r *codec.Reply) []byte {
+	b, err := r.Append(in.Scratch)
 	if err != nil {
 		return nil // cannot be: verdict and result keep status and size within bounds
 	}

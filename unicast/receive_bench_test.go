@@ -36,7 +36,7 @@ func BenchmarkReceive(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				in := sp.Inbound{Remote: &net.TCPAddr{}}
+				in := sp.Inbound{Remote: &net.TCPAddr{}, Scratch: make([]byte, 0, 64<<10)}
 				b.ReportAllocs()
 				for seq := uint64(1); b.Loop(); seq++ {
 					binary.BigEndian.PutUint64(frame[12:], seq)

@@ -40,7 +40,7 @@ func (m *Messenger) SendReserved(ctx context.Context, node, topic string, body [
 		_, err := m.account(codec.KindSend, node, body, nil, notDelivered("", err))
 		return err
 	}
-	_, err := m.callUnchecked(ctx, codec.KindSend, node, topic, body, m.cfg.maxReserved())
+	_, err := m.callUnchecked(ctx, codec.KindSend, node, topic, body, m.cfg.maxReserved(), false)
 	return err
 }
 

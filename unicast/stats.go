@@ -42,6 +42,7 @@ type KindStats struct {
 	Unknown       uint64
 	HandlerFailed uint64
 	BytesSent     uint64 // of calls that were not NotDelivered
+	Resent        uint64 // times that an idempotent message was sent again
 
 	// What this node received. Those after Received tell what became of it.
 	Received        uint64
@@ -60,8 +61,8 @@ type KindStats struct {
 
 // LostPushes tells why pushes that had been accepted were not written.
 type LostPushes struct {
-	ConnectionLost uint64 // the connection broke
-	NodeGone       uint64 // the node failed, left, moved or was started anew
+	ConnectionLost uint64 // the connection broke, and no other could be made
+	NodeGone       uint64 // the node failed, left or was started anew
 	Closed         uint64 // this Messenger was closed before they were written
 	Bytes          uint64 // of all of these, with their envelopes
 }
@@ -78,7 +79,8 @@ type counters struct {
 }
 
 type kindCounters struct {
-	sent, ok, bytesSent     atomic.Uint64
+	ok, bytesSent           atomic.Uint64
+	resent                  atomic.Uint64
 	failed                  [Handled + 1]atomic.Uint64 // by Outcome
 	received, bytesReceived atomic.Uint64
 	duplicates              atomic.Uint64
@@ -91,13 +93,13 @@ func (c *counters) lostPushes() (messages, bytes uint64) {
 }
 
 func (c *kindCounters) stats() KindStats {
-	return KindStats{
-		Sent:          c.sent.Load(),
+	s := KindStats{
 		OK:            c.ok.Load(),
 		NotDelivered:  c.failed[NotDelivered].Load(),
 		Unknown:       c.failed[Unknown].Load(),
 		HandlerFailed: c.failed[Handled].Load(),
 		BytesSent:     c.bytesSent.Load(),
+		Resent:        c.resent.Load(),
 
 		Received:        c.received.Load(),
 		BytesReceived:   c.bytesReceived.Load(),
@@ -112,6 +114,8 @@ func (c *kindCounters) stats() KindStats {
 		Closing:         c.became[codec.StatusClosing].Load(),
 		Duplicates:      c.duplicates.Load(),
 	}
+	s.Sent = s.OK + s.NotDelivered + s.Unknown + s.HandlerFailed
+	return s
 }
 
 // Stats returns a copy of the counters. They are read one after the other, so
