@@ -24,22 +24,24 @@ type Config struct {
 	// is read.
 	MaxMessage int
 
-	// QueueBytes bounds one connection; default 8 MiB. Pusher: bytes accepted and
-	// not yet written; Send waits beyond it. Puller and Replier: bytes received and
-	// not yet handled (a Replier counts replies not yet written, too); beyond it
-	// the connection is not read. A message counts its body and 256 bytes, and one
-	// message is always admitted.
+	// QueueBytes bounds one connection; default 8 MiB. Pusher and Requester: bytes
+	// accepted and not yet written, with 8 bytes for the length of each message and 4
+	// for the id of a request; Send and Request wait beyond it. Replier: bytes of
+	// requests being handled by goroutines of their own, with their replies and 256
+	// bytes each; beyond it, or when a quarter of it is of replies that the peer does
+	// not read, the connection is not read. One message is always admitted. A Puller
+	// holds one message for each connection.
 	QueueBytes int
 
-	// TotalBytes bounds all connections of a listener together: bytes received and
-	// not yet handled; default 256 MiB. A Replier counts 16 KiB more for each
-	// request, which bounds its goroutines. A connection of which nothing is being
-	// handled is always allowed one message, so that the busy cannot starve it. One
-	// more message of each connection, the one being read, does not count.
+	// TotalBytes bounds, for a Replier, what all connections together count to their
+	// QueueBytes, with 16 KiB more for each request, which bounds its goroutines;
+	// default 256 MiB. A connection of which nothing is being handled is always allowed
+	// one request, so that the busy cannot starve it. One more message of each
+	// connection, the one being read or handled where it is read, does not count.
 	TotalBytes int
 
 	// InFlight is, for a Replier, how many requests of one connection are handled at
-	// once; beyond it the connection is not read. For a Requester, how many may be
+	// once, when that takes goroutines of their own; beyond it the connection is not read. For a Requester, how many may be
 	// outstanding; further callers wait. Default 256.
 	InFlight int
 

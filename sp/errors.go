@@ -52,7 +52,7 @@ type URLError struct {
 }
 
 func (e *URLError) Error() string {
-	return fmt.Sprintf("bad address %q: %s (want tcp://host:port)", e.URL, e.Reason)
+	return fmt.Sprintf("bad address %q: %s", e.URL, e.Reason)
 }
 
 // DrainError says what was accepted by a Pusher and not written to its connection.

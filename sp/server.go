@@ -136,7 +136,7 @@ func newServer(url string, info mangos.ProtocolInfo, headerRoom int, cfg Config,
 
 func (s *server) listen(addr address, headerRoom int) error {
 	set := newSettings(s.cfg, s.cfg.MaxMessage+headerRoom, &s.stats, s.log)
-	set.queueBytes = s.cfg.QueueBytes / 2 // the other half is for what is not yet a reply
+	set.queueBytes = s.cfg.QueueBytes / 4 // what waits for this room counts with what is being handled
 	if addr.foreign {
 		l, err := listenForeign(s.sock, addr, set)
 		if err != nil {
@@ -172,7 +172,7 @@ func (s *server) attach(pp mangos.ProtocolPipe) error {
 	}
 	l := &link{
 		s: s, pp: pp, tp: tp, in: tp.in, out: tp.out, remote: tp.conn.RemoteAddr(),
-		credit: newBudget(s.cfg.QueueBytes - s.cfg.QueueBytes/2), slots: make(chan struct{}, s.cfg.InFlight),
+		credit: newBudget(s.cfg.QueueBytes), slots: make(chan struct{}, s.cfg.InFlight),
 		done: make(chan struct{}),
 	}
 	l.ctx, l.cancel = context.WithCancelCause(s.ctx)
