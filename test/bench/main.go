@@ -20,7 +20,7 @@ import (
 )
 
 // allPeers in the order of the tables.
-var allPeers = []string{"raw", "raw-1", "zmq", "nats", "grpc", "nng", "mangos", "mangos-sp", "memberlist", "sp", "sp-poll", "unicast"}
+var allPeers = []string{"raw", "raw-1", "zmq", "nats", "grpc", "nng", "mangos", "mangos-sp", "memberlist", "sp", "sp-poll", "unicast", "unicast-own"}
 
 func main() {
 	if len(os.Args) == 9 && !strings.HasPrefix(os.Args[1], "-") { // a child; see childArgs

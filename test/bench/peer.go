@@ -73,16 +73,17 @@ type pipeliner interface {
 // ours are the peers that this program carries out itself, by name. Those in C are in native.go.
 func ours() map[string]peer {
 	return map[string]peer{
-		"raw":        raw{},
-		"raw-1":      rawPipeline{},
-		"mangos":     mangosPeer{scheme: "tcp"},
-		"mangos-sp":  mangosPeer{scheme: sp.Scheme},
-		"nats":       natsPeer{},
-		"grpc":       grpcPeer{},
-		"memberlist": memberlistPeer{},
-		"sp":         spPeer{},
-		"sp-poll":    spPeer{poll: 50 * time.Microsecond},
-		"unicast":    unicastPeer{},
+		"raw":         raw{},
+		"raw-1":       rawPipeline{},
+		"mangos":      mangosPeer{scheme: "tcp"},
+		"mangos-sp":   mangosPeer{scheme: sp.Scheme},
+		"nats":        natsPeer{},
+		"grpc":        grpcPeer{},
+		"memberlist":  memberlistPeer{},
+		"sp":          spPeer{},
+		"sp-poll":     spPeer{poll: 50 * time.Microsecond},
+		"unicast":     unicastPeer{},
+		"unicast-own": unicastPeer{own: true},
 	}
 }
 

@@ -12,8 +12,9 @@ import (
 )
 
 // unicastPeer is our own package unicast between two nodes of a real cluster: each
-// in a process of its own, and all further nodes together in a third.
-type unicastPeer struct{}
+// in a process of its own, and all further nodes together in a third. Its handler
+// borrows bodies, or owns them as handlers do that say nothing.
+type unicastPeer struct{ own bool }
 
 const unicastTopic = "bench"
 
@@ -22,18 +23,22 @@ type unicastNode struct {
 	mail    *unicast.Messenger
 }
 
-// startUnicast starts a node that answers requests and gives s what is pushed.
-func startUnicast(name, seed string, s *sink) (n unicastNode, err error) {
+// start starts a node that answers requests and gives s what is pushed.
+func (p unicastPeer) start(name, seed string, s *sink) (n unicastNode, err error) {
 	n.cluster, err = cluster.Start(cluster.Config{Name: name, Bind: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return n, err
 	}
-	n.mail, err = unicast.Listen(n.cluster, unicast.HandlerFunc(func(_ context.Context, m unicast.Message) ([]byte, error) {
+	var handler unicast.Handler = unicast.HandlerFunc(func(_ context.Context, m unicast.Message) ([]byte, error) {
 		if m.Kind == codec.KindPush {
 			s.take(m.Body)
 		}
 		return m.Body, nil
-	}), unicast.Config{Logger: slog.New(slog.DiscardHandler)})
+	})
+	if !p.own {
+		handler = unicast.Borrow(handler)
+	}
+	n.mail, err = unicast.Listen(n.cluster, handler, unicast.Config{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil || seed == "" {
 		return n, err
 	}
@@ -43,10 +48,10 @@ func startUnicast(name, seed string, s *sink) (n unicastNode, err error) {
 
 func furtherNode(i int) string { return fmt.Sprintf("node-%d", i) }
 
-func (unicastPeer) help(t task) (string, error) {
+func (p unicastPeer) help(t task) (string, error) {
 	seed := ""
 	for i := range t.nodes - 2 {
-		n, err := startUnicast(furtherNode(i), seed, nil)
+		n, err := p.start(furtherNode(i), seed, nil)
 		if err != nil {
 			return "", err
 		}
@@ -57,16 +62,16 @@ func (unicastPeer) help(t task) (string, error) {
 	return seed, nil
 }
 
-func (unicastPeer) receive(t task, s *sink) (string, error) {
-	n, err := startUnicast("receiver", t.helper, s)
+func (p unicastPeer) receive(t task, s *sink) (string, error) {
+	n, err := p.start("receiver", t.helper, s)
 	if err != nil {
 		return "", err
 	}
 	return n.cluster.Addr(), nil
 }
 
-func (unicastPeer) connect(t task) (sender, error) {
-	n, err := startUnicast("sender", t.receiver, nil)
+func (p unicastPeer) connect(t task) (sender, error) {
+	n, err := p.start("sender", t.receiver, nil)
 	if err != nil {
 		return nil, err
 	}

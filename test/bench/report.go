@@ -17,7 +17,7 @@ import (
 // titles are the peers' names in the tables.
 var titles = map[string]string{
 	"raw": "raw TCP", "raw-1": "raw TCP, one goroutine", "zmq": "libzmq", "nats": "NATS core", "grpc": "gRPC",
-	"nng": "NNG", "mangos": "mangos, stock", "mangos-sp": "mangos on sp's transport", "memberlist": "memberlist SendReliable", "sp": "**sp**", "sp-poll": "**sp**, Poll 50 µs", "unicast": "**unicast**",
+	"nng": "NNG", "mangos": "mangos, stock", "mangos-sp": "mangos on sp's transport", "memberlist": "memberlist SendReliable", "sp": "**sp**", "sp-poll": "**sp**, Poll 50 µs", "unicast": "**unicast**", "unicast-own": "**unicast**, bodies owned",
 }
 
 // values are what f finds in the samples of k, round by round.

@@ -136,7 +136,7 @@ func worth(peer string, t test, size int) bool {
 	switch peer {
 	case "raw-1": // as raw, and it cannot read while it writes much
 		return many && size <= rawLarge
-	case "mangos-sp": // as mangos
+	case "mangos-sp", "unicast-own": // as mangos, as unicast
 		return many || t.kind == oneWay
 	case "sp-poll": // as sp
 		return t.outstanding == 1 && t.kind == requests && t.name != "first" && size <= rawLarge
@@ -181,7 +181,7 @@ func (b *bench) measure(k key) sample {
 	i := slices.IndexFunc(tests, func(t test) bool { return t.name == name })
 	t := tests[i]
 	_, helped := ours()[k.peer].(helper)
-	helped = helped && (k.peer != "unicast" || k.nodes > 2)
+	helped = helped && (k.peer == "nats" || k.nodes > 2)
 	g, err := startGroup(b.commands[k.peer], helped,
 		task{peer: k.peer, kind: t.kind, size: k.size, outstanding: t.outstanding, nodes: k.nodes}, t.place)
 	if err != nil {
