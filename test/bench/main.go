@@ -36,7 +36,7 @@ func main() {
 		names = append(names, t.name)
 	}
 	flag.IntVar(&b.rounds, "rounds", 5, "how often each measurement is made")
-	flag.DurationVar(&b.duration, "duration", 500*time.Millisecond, "of one measurement")
+	flag.DurationVar(&b.duration, "duration", 450*time.Millisecond, "of one measurement")
 	peers := flag.String("peers", strings.Join(allPeers, ","), "which peers")
 	which := flag.String("tests", strings.Join(names, ","), "which tests")
 	sizes := flag.String("sizes", "64,1024,65536", "of messages in bytes")
