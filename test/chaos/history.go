@@ -23,7 +23,7 @@ type Rules struct {
 // was handled. These always hold, or are violations:
 //
 //   - nothing is handled that was not sent, or is not as it was sent;
-//   - nothing is handled twice;
+//   - nothing is handled twice, but for what its sender says MayRepeat;
 //   - what a call said was not sent, or later that it never was written, is not handled;
 //   - what a call said was handled, was handled before it said so.
 //
@@ -48,6 +48,7 @@ type Sender struct {
 	name string
 
 	mu      sync.Mutex
+	repeats bool   // a message may be handled more than once
 	settled uint64 // up to here
 	open    []sent // what comes after
 	last    uint64 // handled last
@@ -83,7 +84,8 @@ type Tally struct {
 	Unknown   int
 	Refused   int // calls
 	Unsent    int // reports
-	Handled   int
+	Handled   int // once or more
+	Repeated  int // times that one was handled again
 	Lost      int // settled ones that were accepted, not reported as unsent, and not handled
 	LostBytes int
 }
@@ -93,13 +95,13 @@ func (t Tally) Add(u Tally) Tally {
 	return Tally{
 		Sent: t.Sent + u.Sent, Accepted: t.Accepted + u.Accepted, Answered: t.Answered + u.Answered,
 		Unknown: t.Unknown + u.Unknown, Refused: t.Refused + u.Refused, Unsent: t.Unsent + u.Unsent,
-		Handled: t.Handled + u.Handled, Lost: t.Lost + u.Lost, LostBytes: t.LostBytes + u.LostBytes,
+		Handled: t.Handled + u.Handled, Repeated: t.Repeated + u.Repeated, Lost: t.Lost + u.Lost, LostBytes: t.LostBytes + u.LostBytes,
 	}
 }
 
 func (t Tally) String() string {
-	return fmt.Sprintf("%d messages, calls: %d accepted, %d answered, %d unknown, %d not sent; %d reported unsent, %d handled, %d (%d bytes) lost",
-		t.Sent, t.Accepted, t.Answered, t.Unknown, t.Refused, t.Unsent, t.Handled, t.Lost, t.LostBytes)
+	return fmt.Sprintf("%d messages, calls: %d accepted, %d answered, %d unknown, %d not sent; %d reported unsent, %d handled, %d times again, %d (%d bytes) lost",
+		t.Sent, t.Accepted, t.Answered, t.Unknown, t.Refused, t.Unsent, t.Handled, t.Repeated, t.Lost, t.LostBytes)
 }
 
 // Sender adds a sender.
@@ -109,6 +111,13 @@ func (h *History) Sender(name string) *Sender {
 	s := &Sender{h: h, id: uint32(len(h.senders) + 1), name: name}
 	h.senders = append(h.senders, s)
 	return s
+}
+
+// MayRepeat says that its messages are harmless when they are handled more than once.
+func (s *Sender) MayRepeat() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.repeats = true
 }
 
 // Name is the name it was given.
@@ -242,8 +251,12 @@ func (s *Sender) handle(m *Message) (wrong []string) {
 	case r == nil:
 		return append(wrong, "was handled and never sent")
 	}
-	if r.handled {
+	if r.handled && !s.repeats {
 		wrong = append(wrong, "was handled twice")
+	}
+	if r.handled {
+		s.tally.Handled--
+		s.tally.Repeated++
 	}
 	if r.made != m.Path {
 		wrong = append(wrong, fmt.Sprintf("was handled as sent on path %d, and was sent again on %d", m.Path, r.path))

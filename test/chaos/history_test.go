@@ -97,6 +97,18 @@ func TestHistory(t *testing.T) {
 			w.s.Unknown(c)
 			handle(w, b)
 		}, ""},
+		{"good repetition", chaos.Rules{}, func(w *world) {
+			w.s.MayRepeat()
+			a := next(w, 1)
+			handle(w, a, a)
+			w.s.Answered(a)
+		}, ""},
+		{"repeated and refused", chaos.Rules{}, func(w *world) {
+			w.s.MayRepeat()
+			a := next(w, 1)
+			handle(w, a)
+			w.s.Refused(a)
+		}, "before its call said that it was not sent"},
 		{"doubled", chaos.Rules{}, func(w *world) {
 			a := next(w, 1)
 			w.s.Accepted(a)

@@ -33,7 +33,11 @@ const topic = "chaos"
 func newMail(r *run, w *town, name string, pushes *chaos.History, callers, pushers int, cfg unicast.Config) *mail {
 	n := &mail{run: r, name: name, calls: r.h, pushes: pushes, soon: [2]int{20, 200}}
 	for i := range callers {
-		n.callers = append(n.callers, n.calls.Sender(fmt.Sprintf("%s caller %d", name, i+1)))
+		s := n.calls.Sender(fmt.Sprintf("%s caller %d", name, i+1))
+		if i%2 == 1 {
+			s.MayRepeat()
+		}
+		n.callers = append(n.callers, s)
 	}
 	for i := range pushers {
 		n.pushers = append(n.pushers, n.pushes.Sender(fmt.Sprintf("%s pusher %d", name, i+1)))
@@ -93,8 +97,8 @@ func (n *mail) handle(ctx context.Context, in unicast.Message) ([]byte, error) {
 	return m.Reply(size(rnd)).Append(nil), nil
 }
 
-// call has a caller Send and Request until over.
-func (n *mail) call(s *chaos.Sender, to string, over func() bool) {
+// call has a caller Send and Request until over. With Idempotent the sender may repeat.
+func (n *mail) call(s *chaos.Sender, to string, over func() bool, options ...unicast.CallOption) {
 	rnd := n.chance("calls of %s", s.Name())
 	var again uint64
 	for attempt := uint32(1); !over(); attempt++ {
@@ -111,9 +115,9 @@ func (n *mail) call(s *chaos.Sender, to string, over func() bool) {
 		var reply []byte
 		var err error
 		if asks {
-			reply, err = n.m.Request(ctx, to, topic, body)
+			reply, err = n.m.Request(ctx, to, topic, body, options...)
 		} else {
-			err = n.m.Send(ctx, to, topic, body)
+			err = n.m.Send(ctx, to, topic, body, options...)
 		}
 		done()
 		scribble(body) // it is not used after the return
@@ -188,8 +192,12 @@ func (n *mail) push(s *chaos.Sender, to string, over func() bool) {
 
 // work has everyone send to the node to until over.
 func (n *mail) work(wg *sync.WaitGroup, to string, over func() bool) {
-	for _, s := range n.callers {
-		wg.Go(func() { n.call(s, to, over) })
+	for i, s := range n.callers {
+		var options []unicast.CallOption
+		if i%2 == 1 {
+			options = append(options, unicast.Idempotent)
+		}
+		wg.Go(func() { n.call(s, to, over, options...) })
 	}
 	for _, s := range n.pushers {
 		wg.Go(func() { n.push(s, to, over) })
@@ -205,7 +213,8 @@ func (n *mail) pushTally() (sum chaos.Tally) {
 }
 
 // Two nodes that send each other messages over connections that break in every way,
-// all the time: what a call says of its message is true, and nothing is handled twice.
+// all the time: what a call says of its message is true, and nothing is handled twice
+// that was not said to be harmless then.
 func TestUnicast(t *testing.T) {
 	r := newRun(t, chaos.Rules{})
 	pushes := chaos.NewHistory(chaos.Rules{})
