@@ -28,7 +28,7 @@ type watched struct {
 // c.err. False says that another goroutine reads.
 func (r *Requester) lead(c *call, ctx context.Context) bool {
 	r.mu.Lock()
-	if r.reading || r.ended {
+	if r.reading || r.ended.Load() {
 		r.mu.Unlock()
 		return false
 	}

@@ -23,7 +23,7 @@ type Requester struct {
 	c *client
 
 	mu       sync.Mutex
-	ended    bool
+	ended    atomic.Bool // set under mu
 	lastID   uint32
 	calls    []*call // outstanding, each at its id modulo len(calls), a power of two
 	inFlight int
@@ -43,9 +43,9 @@ type Requester struct {
 // call is one outstanding request.
 type call struct {
 	id       uint32
-	end      uint64    // where it ends in the stream; 0: it is not in there yet
-	deadline time.Time // zero: none
-	due      int64     // the same, in nanoseconds after Requester.began
+	end      atomic.Uint64 // where it ends in the stream; 0: it is not in there yet
+	deadline time.Time     // zero: none
+	due      int64         // the same, in nanoseconds after Requester.began
 	reply    []byte
 	err      error
 	done     chan struct{} // holds one when reply and err are set
@@ -122,7 +122,8 @@ func (r *Requester) do(ctx context.Context, x *Exchange) error {
 		return r.c.unsent(ctx)
 	}
 	c := calls.Get().(*call)
-	c.reply, c.err, c.end, c.deadline, c.due = x.Reply, nil, 0, x.Deadline, math.MaxInt64
+	c.reply, c.err, c.deadline, c.due = x.Reply, nil, x.Deadline, math.MaxInt64
+	c.end.Store(0)
 	if !x.Deadline.IsZero() {
 		c.due = int64(x.Deadline.Sub(r.began))
 		if c.due <= int64(time.Since(r.began)) {
@@ -164,7 +165,7 @@ func (r *Requester) open(ctx context.Context, c *call) (alone bool, err error) {
 	} else {
 		r.inFlight++
 	}
-	if r.ended {
+	if r.ended.Load() {
 		r.leave()
 		return false, r.c.unsent(ctx)
 	}
@@ -269,11 +270,11 @@ func (r *Requester) write(ctx context.Context, c *call, x *Exchange, alone bool)
 	default:
 		return r.c.unsent(ctx)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	c.end = end
-	if r.ended && r.remove(c) { // end came between
-		r.finish(c, r.lost(c))
+	c.end.Store(end)
+	if r.ended.Load() { // end may have come between, and left c to us
+		if r.forget(c) {
+			r.finish(c, r.lost(c))
+		}
 	}
 	return nil
 }
@@ -319,7 +320,7 @@ func (r *Requester) expire() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := int64(time.Since(r.began))
-	if r.ended || now < r.due {
+	if r.ended.Load() || now < r.due {
 		return
 	}
 	next := int64(math.MaxInt64)
@@ -368,7 +369,7 @@ func (r *Requester) end() {
 	r.c.tp.in.close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.ended = true
+	r.ended.Store(true)
 	if r.expiry != nil {
 		r.expiry.Stop()
 	}
@@ -377,7 +378,7 @@ func (r *Requester) end() {
 	}
 	r.idle.Stop()
 	for _, c := range r.calls {
-		if c == nil || c.end == 0 { // it hears of it from the writer
+		if c == nil || c.end.Load() == 0 { // it hears of it from the writer
 			continue
 		}
 		r.remove(c)
@@ -388,7 +389,7 @@ func (r *Requester) end() {
 // lost is the error of a request whose connection has ended.
 func (r *Requester) lost(c *call) error {
 	cause := r.c.tp.endedBy()
-	if !r.c.tp.out.isWritten(c.end) {
+	if !r.c.tp.out.isWritten(c.end.Load()) {
 		return notSent(cause)
 	}
 	return fmt.Errorf("%w: %w", ErrConnectionLost, cause)
