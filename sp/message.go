@@ -1,10 +1,6 @@
 package sp
 
-import (
-	"fmt"
-
-	"go.nanomsg.org/mangos/v3"
-)
+import "fmt"
 
 // Requests and replies begin with 32-bit words: the ids of the pipes a request
 // came by, when devices forwarded it, and at last the request's own id, which has
@@ -27,26 +23,4 @@ func splitRequest(frame []byte) (header, body []byte, err error) {
 		}
 	}
 	return nil, nil, nil
-}
-
-// receive returns the next message, whose bytes are the caller's; false when the
-// connection has ended.
-func receive(pp mangos.ProtocolPipe) ([]byte, bool) {
-	m := pp.RecvMsg()
-	if m == nil {
-		return nil, false
-	}
-	frame := m.Body
-	m.Body, m.Pipe = nil, nil // mangos' pool must keep neither alive
-	m.Free()
-	return frame, true
-}
-
-// outgoing makes a message of header and body without copying the body. mangos'
-// pools are not used for bodies: a body of 9 KB would occupy 64 KiB of them.
-func outgoing(header, body []byte) *mangos.Message {
-	m := mangos.NewMessage(0)
-	m.Header = append(m.Header, header...)
-	m.Body = body
-	return m
 }

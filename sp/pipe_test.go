@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.nanomsg.org/mangos/v3"
 )
 
 // memConn is a connection whose peer has said all it will say.
@@ -35,6 +37,14 @@ func memPipe(in io.Reader, maxFrame int) (*pipe, *memConn) {
 	c := &memConn{in: in}
 	set := &settings{maxFrame: maxFrame, queueBytes: 64 << 20, stallTimeout: time.Minute, stats: &counters{}, log: newLogger(slog.New(slog.DiscardHandler))}
 	return newPipe(c, peerInfo{}, set, nil), c
+}
+
+// outgoing is a message as a protocol of mangos would send it.
+func outgoing(header, body []byte) *mangos.Message {
+	m := mangos.NewMessage(0)
+	m.Header = append(m.Header, header...)
+	m.Body = body
+	return m
 }
 
 func frameOf(body []byte) []byte {

@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// key is of the values in these tests.
+type key string
+
 // lazily makes a lazyContext that ends in a second.
 func lazily(parent context.Context) *lazyContext {
 	c := &lazyContext{parent: parent, timeout: time.Second}
@@ -36,7 +39,7 @@ func TestLazyContextEnds(t *testing.T) {
 		for _, waited := range []bool{false, true} {
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					parent, cancel := context.WithCancelCause(context.WithValue(t.Context(), "key", "value"))
+					parent, cancel := context.WithCancelCause(context.WithValue(t.Context(), key("key"), "value"))
 					defer cancel(nil)
 					c := lazily(parent)
 					defer c.stop()
@@ -45,14 +48,14 @@ func TestLazyContextEnds(t *testing.T) {
 					if waited {
 						context.AfterFunc(c, func() { called = true })
 						var cancelChild context.CancelFunc
-						child, cancelChild = context.WithCancel(context.WithValue(c, "other", 1))
+						child, cancelChild = context.WithCancel(context.WithValue(c, key("other"), 1))
 						defer cancelChild()
 					}
 					if deadline, ok := c.Deadline(); !ok || time.Until(deadline) != time.Second {
 						t.Errorf("deadline %v, %v", deadline, ok)
 					}
-					if c.Err() != nil || c.Value("key") != "value" || context.Cause(c) != nil {
-						t.Errorf("before its end: %v, %v, %v", c.Err(), c.Value("key"), context.Cause(c))
+					if c.Err() != nil || c.Value(key("key")) != "value" || context.Cause(c) != nil {
+						t.Errorf("before its end: %v, %v, %v", c.Err(), c.Value(key("key")), context.Cause(c))
 					}
 					row.end(c, cancel)
 					synctest.Wait()
@@ -84,7 +87,7 @@ func TestLazyContextIsCheap(t *testing.T) {
 		c := lazyContext{parent: t.Context(), timeout: time.Second}
 		c.Deadline()
 		_ = c.Err()
-		c.Value("key")
+		c.Value(key("key"))
 		c.stop()
 	}); n > 1 {
 		t.Errorf("%v allocations", n)
