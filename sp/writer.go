@@ -134,6 +134,7 @@ func (w *writer) send(ctx context.Context, deadline time.Time, u urgency, head [
 		if err == nil {
 			err = errShut
 		}
+		w.wake() // room that was granted to it
 		w.mu.Unlock()
 		return 0, err
 	}
