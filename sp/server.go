@@ -207,6 +207,7 @@ func (l *link) lead() {
 			l.end()
 		case returned:
 		case g.turn == 0 || l.readsOn(g):
+			l.out.flush() // replies to what came before it
 			l.s.wg.Go(l.lead)
 		default: // it was left alone with its handler
 			l.awaitTakeOver()
