@@ -208,6 +208,9 @@ func (l *link) lead() {
 		case returned:
 		case g.turn == 0 || l.readsOn(g):
 			l.out.flush() // replies to what came before it
+			if g.taken {
+				l.in.keep()
+			}
 			l.s.wg.Go(l.lead)
 		default: // it was left alone with its handler
 			l.awaitTakeOver()
