@@ -44,7 +44,7 @@ func (l *link) readPushes(g *reading, handle func(context.Context, Inbound)) boo
 			l.departed = true
 			l.tp.closeWrite()
 			l.in.resume()
-			defer time.AfterFunc(lingerTime, l.in.interrupt).Stop()
+			l.linger = time.AfterFunc(lingerTime, l.in.interrupt)
 			continue
 		}
 		if err != nil {

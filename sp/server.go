@@ -83,6 +83,7 @@ type link struct {
 	// Of a Puller.
 	busy     atomic.Bool // the reading goroutine is handling messages
 	departed bool        // the peer was told that we end
+	linger   *time.Timer // then: ends the wait for what it sent before
 
 	// Of a Replier.
 	turn     atomic.Uint64 // odd while the reading goroutine runs the handler
@@ -241,6 +242,9 @@ func (l *link) end() {
 	unsent, _ := l.out.pending()
 	l.s.stats.repliesLost.Add(uint64(unsent))
 	l.stopWatch()
+	if l.linger != nil {
+		l.linger.Stop()
+	}
 	l.s.mu.Lock()
 	delete(l.s.links, l)
 	l.s.mu.Unlock()
