@@ -20,7 +20,7 @@ const idleTime = 50 * time.Millisecond
 // watched is a context whose end interrupts the reader. It stays registered for the
 // next call, which often has the same.
 type watched struct {
-	ctx  context.Context
+	done <-chan struct{} // of the context, whose type need not be comparable
 	stop func() bool
 }
 
@@ -66,13 +66,14 @@ func (r *Requester) lead(c *call, ctx context.Context) bool {
 
 // watch has the end of ctx interrupt the reader. The caller holds mu.
 func (r *Requester) watch(ctx context.Context) {
-	if ctx.Done() == nil || ctx == r.watched.ctx {
+	done := ctx.Done()
+	if done == nil || done == r.watched.done {
 		return
 	}
 	if r.watched.stop != nil {
 		r.watched.stop()
 	}
-	r.watched = watched{ctx, context.AfterFunc(ctx, r.c.tp.in.interrupt)}
+	r.watched = watched{done, context.AfterFunc(ctx, r.c.tp.in.interrupt)}
 }
 
 // pass ends the reading of a caller. What is still outstanding our own goroutine reads.
