@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -44,6 +45,7 @@ type reader struct {
 	err       error
 	tryRead   func(uintptr) bool
 	poll      poller
+	deadline  sync.Mutex // of kicked and of the connection's deadline together
 	kicked    atomic.Bool
 	begun     time.Time
 	lastRead  atomic.Int64 // when something was read last, in nanoseconds after begun
@@ -298,9 +300,10 @@ func (r *reader) stallDeadline() time.Time {
 
 func (r *reader) setDeadline(t time.Time) {
 	r.late = !t.IsZero()
-	_ = r.conn.SetReadDeadline(t)
-	if r.kicked.Load() {
-		_ = r.conn.SetReadDeadline(longAgo)
+	r.deadline.Lock()
+	defer r.deadline.Unlock()
+	if !r.kicked.Load() {
+		_ = r.conn.SetReadDeadline(t)
 	}
 }
 
@@ -309,14 +312,19 @@ var longAgo = time.Unix(1, 0)
 
 // interrupt ends a wait for bytes, now and later.
 func (r *reader) interrupt() {
+	r.deadline.Lock()
+	defer r.deadline.Unlock()
 	r.kicked.Store(true)
 	_ = r.conn.SetReadDeadline(longAgo)
 }
 
 // resume lets next wait again after an interrupt.
 func (r *reader) resume() {
+	r.late = false
+	r.deadline.Lock()
+	defer r.deadline.Unlock()
 	r.kicked.Store(false)
-	r.setDeadline(time.Time{})
+	_ = r.conn.SetReadDeadline(time.Time{})
 }
 
 func (r *reader) last() time.Time { return r.begun.Add(time.Duration(r.lastRead.Load())) }
