@@ -269,7 +269,9 @@ func (r *reader) readPlain() {
 	}
 	if r.chunk == nil && r.into == nil {
 		r.n, r.err = r.conn.Read(r.first[:])
-		copy(r.room(), r.first[:r.n])
+		if r.n > 0 {
+			copy(r.room(), r.first[:r.n])
+		}
 		return
 	}
 	r.n, r.err = r.conn.Read(r.room())
