@@ -213,7 +213,7 @@ func (w *writer) space(n int) []byte {
 func (w *writer) extend(b []byte, frames int) {
 	n := len(w.segments)
 	last := w.popped + n - 1
-	if n > 0 && w.tailLast == last {
+	if n > 0 && w.tailLast == last && !w.segments[n-1].more { // see advance
 		s := &w.segments[n-1]
 		s.buf = s.buf[:len(s.buf)+len(b)]
 		s.frames += frames

@@ -865,3 +865,33 @@ func TestWriterLendsNotForLong(t *testing.T) {
 		t.Error(err)
 	}
 }
+func TestWriterForgetsWhatIsWritten(t *testing.T) {
+	for name, parts := range map[string][][]byte{
+		"across chunks":           {make([]byte, inPlace)},
+		"small after large":       {make([]byte, 2*inPlace), make([]byte, 100)},
+		"small, large, and small": {make([]byte, 100), make([]byte, 2*inPlace), make([]byte, 100)},
+		"many small":              {make([]byte, inPlace/2), make([]byte, inPlace/2), make([]byte, inPlace/2)},
+	} {
+		stats := &counters{}
+		w := newWriter(nil, nil, 8<<20, 0, stats, func(error) {})
+		size := lengthSize
+		for _, p := range parts {
+			size += len(p)
+		}
+		const queued, messages = 4, 500
+		most := 0
+		for i := range messages {
+			w.add(size, nil, parts)
+			if i >= queued {
+				w.advance(size)
+			}
+			most = max(most, len(w.segments))
+		}
+		if most > 8*queued {
+			t.Errorf("%s: %d pieces of memory for %d messages", name, most, queued)
+		}
+		if n := stats.messagesOut.Load(); n < messages-2*queued {
+			t.Errorf("%s: %d of %d messages counted", name, n, messages)
+		}
+	}
+}
