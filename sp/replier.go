@@ -62,8 +62,12 @@ func (l *link) readRequests(g *reading, handle handler) bool {
 			l.dropReady()
 			return true
 		}
+		if !l.in.ready() {
+			l.out.flush() // the replies to all requests that came together leave together
+		}
 		frame, own, err := l.in.next()
 		if err != nil {
+			l.out.flush()
 			l.lost(err)
 			return true
 		}
@@ -81,6 +85,7 @@ func (l *link) readRequests(g *reading, handle handler) bool {
 		}
 		switch {
 		case err != nil:
+			l.out.flush()
 			l.lost(err)
 			return true
 		case l.slow.Load() > 0 || l.running.Load() > 0:
@@ -103,9 +108,8 @@ func (l *link) dropReady() {
 	l.out.flush()
 }
 
-// handleHere runs the handler on the reading goroutine. The replies to all requests
-// that came together leave together. False means that the handler took too long and
-// that another goroutine reads on.
+// handleHere runs the handler on the reading goroutine, and leaves the reply for later.
+// False means that the handler took too long and that another goroutine reads on.
 func (l *link) handleHere(g *reading, handle handler, header, body []byte, own bool) bool {
 	if l.in.scratch == nil {
 		l.in.scratch = getChunk()
@@ -144,9 +148,6 @@ func (l *link) handleHere(g *reading, handle handler, header, body []byte, own b
 	}
 	if own && g.taken {
 		l.in.keep()
-	}
-	if !l.in.ready() {
-		l.out.flush()
 	}
 	return true
 }
