@@ -40,12 +40,18 @@ func (l *link) readPushes(g *reading, handle func(context.Context, Inbound)) boo
 			l.busy.Store(false)
 		}
 		body, own, err := l.in.next()
-		if errors.Is(err, errInterrupted) && !l.departed {
-			l.departed = true
-			l.tp.closeWrite()
+		if errors.Is(err, errInterrupted) {
 			l.in.resume()
-			l.linger = time.AfterFunc(lingerTime, l.in.interrupt)
-			continue
+			if l.linger == nil {
+				l.tp.closeWrite()
+				l.linger = time.AfterFunc(lingerTime, func() {
+					l.lingered.Store(true)
+					l.in.interrupt()
+				})
+			}
+			if !l.lingered.Load() { // looked at after resume, which may have been too late
+				continue
+			}
 		}
 		if err != nil {
 			l.lost(err)

@@ -82,8 +82,8 @@ type link struct {
 
 	// Of a Puller.
 	busy     atomic.Bool // the reading goroutine is handling messages
-	departed bool        // the peer was told that we end
-	linger   *time.Timer // then: ends the wait for what it sent before
+	linger   *time.Timer // nil: the peer was not yet told that we end
+	lingered atomic.Bool // it had its time
 
 	// Of a Replier.
 	turn     atomic.Uint64 // odd while the reading goroutine runs the handler
@@ -226,7 +226,7 @@ func (l *link) lead() {
 // end brings the link to its end, after the last message was read.
 func (l *link) end() {
 	var departed sync.WaitGroup
-	if l.s.isDraining() && !l.s.isClosing() && !l.departed {
+	if l.s.isDraining() && !l.s.isClosing() && l.linger == nil {
 		over := make(chan struct{})
 		l.in.resume()
 		departed.Go(func() {
@@ -242,9 +242,7 @@ func (l *link) end() {
 	unsent, _ := l.out.pending()
 	l.s.stats.repliesLost.Add(uint64(unsent))
 	l.stopWatch()
-	if l.linger != nil {
-		l.linger.Stop()
-	}
+	stop(l.linger)
 	l.s.mu.Lock()
 	delete(l.s.links, l)
 	l.s.mu.Unlock()
@@ -278,8 +276,11 @@ func (l *link) dropUntil(over <-chan struct{}) {
 		switch {
 		case err == nil:
 			l.drop()
-		case errors.Is(err, errInterrupted) && !closed(over):
-			l.in.resume() // that was the one that began all this
+		case errors.Is(err, errInterrupted):
+			l.in.resume() // that may have been the one that began all this
+			if closed(over) {
+				return
+			}
 		default:
 			return
 		}
