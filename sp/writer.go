@@ -82,8 +82,9 @@ type writer struct {
 	reserved int       // bytes of room granted and not yet used
 	waits    []*target // for written, in order
 	rested   time.Time // when the queue was last empty
-	stallAt  uint64    // the stall deadline was set when so much was written
-	stalling bool      // it is set
+	stallAt  uint64    // when so much was written, the next step was given its time
+	stallDue time.Time // until then
+	stalling bool      // a deadline is set
 	wholeAt  uint64    // all up to here must be written
 	wholeDue time.Time // until then
 	vector   [maxVector][]byte
@@ -474,16 +475,19 @@ func (w *writer) watchStall() {
 	if w.stall == 0 {
 		return
 	}
-	now := time.Now()
-	if !w.stalling || w.written >= w.wholeAt {
-		w.wholeAt = w.accepted
-		w.wholeDue = now.Add(w.stall * time.Duration(2+w.queued()/wholeStep))
-	}
-	if w.stalling && w.written-w.stallAt < stallStep {
+	whole, step := !w.stalling || w.written >= w.wholeAt, !w.stalling || w.written-w.stallAt >= stallStep
+	if !whole && !step {
 		return
 	}
-	w.stalling, w.stallAt = true, w.written
-	due := now.Add(w.stall)
+	now := time.Now()
+	if whole {
+		w.wholeAt, w.wholeDue = w.accepted, now.Add(w.stall*time.Duration(2+w.queued()/wholeStep))
+	}
+	if step {
+		w.stallAt, w.stallDue = w.written, now.Add(w.stall)
+	}
+	w.stalling = true
+	due := w.stallDue
 	if w.wholeDue.Before(due) {
 		due = w.wholeDue
 	}
