@@ -28,3 +28,20 @@ func TestRequesterManyExpireTogether(t *testing.T) {
 		}
 	}
 }
+
+// oddContext is a context that cannot be compared.
+type oddContext struct {
+	context.Context
+	_ []byte
+}
+
+func TestRequesterContextNeedNotBeComparable(t *testing.T) {
+	rep := newReplier(t, echo, sp.Config{})
+	req := newRequester(t, rep.URL(), sp.Config{})
+	ctx := oddContext{Context: within(t, soon)}
+	for range 100 {
+		if _, err := req.Request(ctx, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
