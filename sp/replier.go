@@ -130,7 +130,6 @@ func (l *link) handleHere(g *reading, handle handler, header, body []byte, own b
 	}
 	reply := handle(l.ctx, in)
 	if !l.readsOn(g) {
-		l.awaitTakeOver()
 		if reply != nil {
 			l.charge(len(reply))
 			l.reply(together, header, reply)
@@ -152,11 +151,18 @@ func (l *link) handleHere(g *reading, handle handler, header, body []byte, own b
 	return true
 }
 
-// readsOn ends a turn. It reports whether the goroutine still is the one that reads.
+// readsOn ends a turn. It reports whether the goroutine still is the one that reads. If
+// not, the other has taken over when it returns: what this one lets go of now must not
+// be what takeOver is at yet.
 func (l *link) readsOn(g *reading) bool {
 	turn := g.turn
 	g.turn = 0
-	return l.turn.CompareAndSwap(turn, turn+1)
+	if l.turn.CompareAndSwap(turn, turn+1) {
+		return true
+	}
+	l.taking.Lock()
+	defer l.taking.Unlock()
+	return false
 }
 
 // startWatch has the reading goroutine looked after.
@@ -222,13 +228,6 @@ func (l *link) takeOver(turn uint64) {
 	l.taking.Unlock()
 	l.out.flush() // replies that are finished
 	l.s.wg.Go(l.lead)
-}
-
-// awaitTakeOver is for a goroutine that has lost its turn: what it lets go of now must
-// not be what takeOver is at yet.
-func (l *link) awaitTakeOver() {
-	l.taking.Lock()
-	defer l.taking.Unlock()
 }
 
 // handleApart has a request handled in a goroutine of its own, as soon as that may be.

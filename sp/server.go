@@ -214,7 +214,6 @@ func (l *link) lead() {
 			}
 			l.s.wg.Go(l.lead)
 		default: // it was left alone with its handler
-			l.awaitTakeOver()
 			l.finish(g.size)
 			l.handlers.Done()
 		}
