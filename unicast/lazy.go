@@ -96,21 +96,22 @@ func (c *lazyContext) context() *realContext {
 	return r
 }
 
-// stop ends the context, as a CancelFunc does. It reports whether a real one was
-// made, which somebody may still hold.
-func (c *lazyContext) stop() (made bool) {
+// isReal reports whether a real context was made, which somebody may hold.
+func (c *lazyContext) isReal() bool { return c.real.Load() != nil }
+
+// stop ends the context, as a CancelFunc does.
+func (c *lazyContext) stop() {
 	c.over.Store(true)
-	r := c.real.Load()
-	if r != nil {
+	if r := c.real.Load(); r != nil {
 		r.cancel()
 	}
-	return r != nil
 }
 
 // reset makes c one that ends timeout after its deadline is asked for first. Nobody
-// may hold it.
+// may hold it, and it must be neither real nor stopped.
 func (c *lazyContext) reset(parent context.Context, timeout time.Duration) {
 	c.parent, c.timeout = parent, timeout
-	c.started.Store(false)
-	c.over.Store(false)
+	if c.started.Load() {
+		c.started.Store(false)
+	}
 }

@@ -169,12 +169,13 @@ func (c *call) deadline(now time.Time) time.Time {
 // end takes c back. What somebody may have seen the context of is left to them.
 func (m *Messenger) end(c *call) {
 	if c.ctx == &c.lazy {
-		if c.lazy.stop() {
+		if c.lazy.isReal() {
+			c.lazy.stop()
 			return
 		}
 		c.lazy.parent = nil
 	}
-	c.ctx, c.x = nil, sp.Exchange{}
+	c.ctx = nil
 	if !m.idleCall.CompareAndSwap(nil, c) {
 		m.idleCalls.Put(c)
 	}
@@ -204,6 +205,7 @@ func (m *Messenger) exchange(c *call, env *codec.Envelope, idempotent bool) (rep
 				m.counters.kinds[env.Kind].resent.Add(1)
 			}
 			reply, failure, f = m.exchangeOn(c, l, env)
+			c.x = sp.Exchange{}
 			m.pool.release(l)
 		}
 		sent = sent || f == lost
