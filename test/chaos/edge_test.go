@@ -98,3 +98,62 @@ func TestHandlersAtTheEdge(t *testing.T) {
 	r.h.Settle()
 	r.report()
 }
+
+// Contexts and deadlines that end when the reply comes: whoever reads is interrupted again
+// and again, by two at a time, and the connection lasts.
+func TestContextsAtTheEdge(t *testing.T) {
+	r := newRun(t, chaos.Rules{})
+	replier, err := sp.ListenReplier("tcp://127.0.0.1:0", func(_ context.Context, in sp.Inbound) []byte {
+		m, ok := r.h.Handled(in.Body)
+		if !ok {
+			return nil
+		}
+		return m.Reply(m.Size).Append(in.Scratch)
+	}, sp.Config{Logger: silent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = replier.Close() })
+	q, err := sp.DialRequester(within(t, patience), replier.URL(), sp.Config{Logger: silent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = q.Close() })
+	var callers sync.WaitGroup
+	for i := range 2 {
+		s := r.h.Sender(fmt.Sprintf("caller %d", i))
+		rnd := r.chance("caller %d", i)
+		callers.Go(func() {
+			micros := func(n int) time.Duration { return time.Duration(rnd.IntN(n)) * time.Microsecond }
+			for !r.over() {
+				n := 200
+				if rnd.IntN(20) == 0 {
+					n = 20 << 10 // on its way in several steps
+				}
+				m := s.Next(1, n)
+				ctx, cancel := context.WithTimeout(context.Background(), micros(300))
+				x := sp.Exchange{Body: m.Append(nil), Deadline: time.Now().Add(micros(200))}
+				err := q.Do(ctx, &x)
+				switch {
+				case err == nil:
+					s.Answered(m.Seq)
+				case errors.Is(err, sp.ErrNotSent):
+					s.Refused(m.Seq)
+				default:
+					s.Unknown(m.Seq)
+				}
+				if err != nil && (errors.Is(err, sp.ErrConnectionLost) || ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded)) {
+					r.abort("nobody cut anything: %v", err)
+				}
+				cancel()
+			}
+		})
+	}
+	r.watch(floor{handled: 2000})
+	r.wait("the calls return", &callers)
+	_ = q.Close()
+	_ = replier.Close()
+	r.h.Settle()
+	r.sound("the requester", q.Stats())
+	r.report()
+}
