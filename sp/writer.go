@@ -73,8 +73,8 @@ type writer struct {
 	returned sync.Cond
 	tail     *chunk // being filled
 	tailUsed int
-	tailLast int   // segment that uses the tail last, counted as popped is
-	popped   int   // segments, ever
+	tailLast int64 // segment that uses the tail last, counted as popped is; -1: none
+	popped   int64 // segments, ever
 	callErr  error // of a system call
 	err      error
 	isShut   bool      // nothing more is accepted
@@ -213,7 +213,7 @@ func (w *writer) space(n int) []byte {
 // extend takes b, which space gave, into the queue, with the messages that end in it.
 func (w *writer) extend(b []byte, frames int) {
 	n := len(w.segments)
-	last := w.popped + n - 1
+	last := w.popped + int64(n) - 1
 	if n > 0 && w.tailLast == last && !w.segments[n-1].more { // see advance
 		s := &w.segments[n-1]
 		s.buf = s.buf[:len(s.buf)+len(b)]
@@ -221,7 +221,7 @@ func (w *writer) extend(b []byte, frames int) {
 	} else {
 		start := w.tailUsed
 		w.segments = append(w.segments, segment{buf: w.tail[start : start+len(b)], frames: frames})
-		w.tailLast = w.popped + n
+		w.tailLast = last + 1
 	}
 	w.tailUsed += len(b)
 }
@@ -430,7 +430,7 @@ func (w *writer) advance(n int) {
 		w.segments = append(w.segments[:0], w.segments[done:]...)
 		clear(w.segments[len(w.segments):min(cap(w.segments), len(w.segments)+done)])
 	}
-	w.popped += done
+	w.popped += int64(done)
 	if done > 0 {
 		w.frames -= frames
 		w.stats.messagesOut.Add(uint64(frames))
