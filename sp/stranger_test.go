@@ -192,7 +192,7 @@ func (v *strangerServer) meet(t *testing.T, say []byte, piece byte, greets bool,
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	c := newStranger(bytes.Clone(say), 1+int(piece)*int(piece))
-	v.s.lst.greet(c)
+	v.s.lst.(*listener).greet(c)
 	if ends {
 		if !c.await(func() bool { return c.closed }) {
 			t.Fatal("not cut off")
