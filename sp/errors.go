@@ -15,11 +15,11 @@ var (
 	// ErrTooLarge: the message to send is over Config.MaxMessage; the error is a
 	// *LimitError. A connection that a peer's message ended does not match it.
 	ErrTooLarge = errors.New("message too large")
-	// ErrNotSent: the message was never handed to the connection; the peer has not
-	// seen it and will not. The cause is wrapped beside it.
+	// ErrNotSent: the message was not sent, not as a whole; the peer has not seen it
+	// and will not. The cause is wrapped beside it.
 	ErrNotSent = errors.New("not sent")
-	// ErrConnectionLost: the connection ended after the message was handed to it; the
-	// peer may or may not have seen it. It never comes together with ErrNotSent.
+	// ErrConnectionLost: the connection ended after the system had taken the message;
+	// the peer may or may not have seen it. It never comes together with ErrNotSent.
 	ErrConnectionLost = errors.New("connection lost")
 	// ErrHandshake: there is a peer, and it does not speak the SP protocol wanted.
 	ErrHandshake = errors.New("SP handshake failed")

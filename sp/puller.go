@@ -88,7 +88,8 @@ func (p *Puller) URL() string { return p.s.url() }
 func (p *Puller) Shutdown(ctx context.Context) error { return p.s.shutdown(ctx) }
 
 // Close ends all connections at once, ends the handlers' context and waits for the
-// handlers. Messages read and not handled are dropped and counted. It returns nil, may be called again, and must not be called from handle.
+// handlers. Messages read and not handled are dropped and counted. It returns nil, may
+// be called again, and must not be called from handle.
 func (p *Puller) Close() error { return p.s.close() }
 
 // Stats returns the counters.

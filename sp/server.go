@@ -23,7 +23,7 @@ const (
 // the handler has returned.
 type Inbound struct {
 	Body    []byte   // valid until the handler returns, which may change it; Take for longer
-	Scratch []byte   // Replier: empty, with room for a reply of some 64 KiB; valid as Body is
+	Scratch []byte   // Replier: empty, mostly with room for a reply of 64 KiB, to append to; valid as Body is
 	Remote  net.Addr // the peer's address
 	Peer    string   // the name that Config.Identify gave the peer; "" without one
 
