@@ -38,8 +38,10 @@ func TestNewerNodeTakesName(t *testing.T) {
 	eventually(t, "and says so", func() bool { return strings.Contains(newerEvents.of("node1"), "conflict") })
 	converge(t, newer, third)
 	eventually(t, "the loser is forgotten", func() bool { return third.instanceStatus(old.key) == "" })
-	if got := thirdEvents.of("node1"); got != "joined" {
-		t.Errorf("the third node saw %q, want joined only", got)
+	// The newer one asks the older one itself, which may have left before the third
+	// node has read what the newer one told it.
+	if got := thirdEvents.of("node1"); got != "joined" && got != "left joined" {
+		t.Errorf("the third node saw %q, want joined", got)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 type body struct{ b []byte }
 
 const (
-	bodyRoom    = 4 << 10
+	bodyRoom    = 8 << 10
 	bodyClasses = 10
 )
 
@@ -40,18 +40,18 @@ func growBody(old *body, n, limit int) *body {
 	class := min(bodyClass(n), bodyClass(cap(old.b))+1)
 	b, ok := bodies[class].Get().(*body)
 	if !ok {
-		b = &body{make([]byte, min(bodySize(class), limit))}
+		b = &body{make([]byte, max(cap(old.b)+1, min(bodySize(class), limit)))}
 	}
 	copy(b.b, old.b[:cap(old.b)])
 	putBody(old)
 	return b
 }
 
+// putBody gives memory back. What was capped at a limit serves a smaller class.
 func putBody(b *body) {
 	b.b = b.b[:cap(b.b)]
-	// The class that it fills: it may have lost some bytes at its beginning.
 	for class := bodyClasses - 1; class >= 0; class-- {
-		if cap(b.b) >= bodySize(class)-bodyRoom/2 {
+		if cap(b.b) >= bodySize(class) {
 			bodies[class].Put(b)
 			return
 		}

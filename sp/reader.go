@@ -125,6 +125,9 @@ func (r *reader) ready() bool {
 	return size <= uint64(r.w-r.r-lengthSize) || size > uint64(r.max)
 }
 
+// weight is the size of the memory that keep would give.
+func (r *reader) weight() int { return cap(r.large.b) }
+
 // keep gives the memory of the message that next returned last to the caller; it must
 // be the message's own.
 func (r *reader) keep() { r.large = nil }

@@ -233,6 +233,9 @@ func (l *link) takeOver(turn uint64) {
 // handleApart has a request handled in a goroutine of its own, as soon as that may be.
 func (l *link) handleApart(handle handler, frame []byte, header int, own bool) {
 	size := len(frame) - header
+	if own {
+		size = max(size, l.in.weight()) // of which a part may be unused
+	}
 	if !l.admit(size) {
 		return
 	}
