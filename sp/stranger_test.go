@@ -242,10 +242,10 @@ func seedStrangers(f *testing.F, header string) {
 		frame(id, "a") + frame("\x00\x00\x00\x01"), frame("\x01"), frame(""), strings.Repeat(frame(""), 30),
 		frame(id, "a") + "\x00\x00\x00\x00\x01\x00\x00\x00", "\xff\xff\xff\xff\xff\xff\xff\xff",
 		"\x00\x00\x00\x00\x00\x40\x00\x00", "\x00\x00\x00\x00\x00\x40\x00\x04" + id, "\x00\x00\x00\x00\x00\x40\x00\x21" + id,
-		"\x00\x00\x00\x00\x00\x3f\xff\xff" + strings.Repeat("\x80", 70_000),
-		frame(id, strings.Repeat("large", 5000)) + frame("\x80\x00\x00\x02", "small"),
-		strings.Repeat(frame(id, strings.Repeat("y", inPlace-4)), 3),
-		strings.Repeat(frame("\x80\x00\x00\x02", "many"), 500),
+		"\x00\x00\x00\x00\x00\x3f\xff\xff" + strings.Repeat("\x80", 20_000),
+		frame(id, strings.Repeat("large", 3400)) + frame("\x80\x00\x00\x02", "small"),
+		frame(id, strings.Repeat("y", inPlace-4)) + frame(id, "z"),
+		strings.Repeat(frame("\x80\x00\x00\x02", "many"), 300),
 		header + frame(id, "x"), header[:5], "\x16\x03\x01\x02\x00\x01\x00\x01\xfc", "\x15\x03\x03\x00\x02\x01\x00", "GET / HTTP/1.1\r\n\r\n",
 	} {
 		for _, piece := range []byte{0, 2, 255} {
@@ -478,10 +478,10 @@ func seedStrangersDialed(f *testing.F, calls byte, header string) {
 	one, two, three := "\x80\x00\x00\x01", "\x80\x00\x00\x02", "\x80\x00\x00\x03"
 	for _, s := range []string{
 		"", frame(one, "r"), frame(three, "c") + frame(two, "b") + frame(one, "a"), frame(one) + frame(one, "again"),
-		frame(two, strings.Repeat("large", 6000)) + frame(one, strings.Repeat("z", inPlace-4)) + frame(three, ""),
+		frame(two, strings.Repeat("large", 3400)) + frame(one, strings.Repeat("z", inPlace-4)) + frame(three, ""),
 		frame("\x80\x00\x00\x77", "nobody's") + frame(one, "r"), frame("\x00\x00\x00\x01"), frame(one, "r") + frame("abc"),
 		frame(one, "r") + "\x00\x00\x00\x00\x00\x40\x00\x05", "\x00\x00\x00\x00\x00\x40\x00\x04" + one + "claim",
-		"\x00\x00\x00\x00\x00\x30\x00\x00" + one + strings.Repeat("x", 150_000),
+		"\x00\x00\x00\x00\x00\x30\x00\x00" + one + strings.Repeat("x", 20_000),
 		header + frame(one, "r"), header[:4], "\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
 	} {
 		f.Add([]byte(s), byte(0), true, calls)
