@@ -34,8 +34,16 @@
 //
 // # Bodies
 //
-// Bodies are not copied. Those given to Request and Send must not be changed
-// afterwards, those that a handler or Request returned are the receiver's own.
+// Bodies given to Request and Send are the caller's again when the call returns; what
+// Request returned is the caller's own. A handler has the body of its message until it
+// returns, and for good with [Inbound.Take].
+//
+// # Handlers
+//
+// A handler runs on the goroutine that reads its connection: a Puller's always, and a
+// Replier's as long as it is quick. So small messages pass without a hand-over and
+// without an allocation, and a slow handler presses back on its own peer only. The peers
+// of a Replier are not held up by a slow handler for longer than some milliseconds.
 //
 // # Limits
 //

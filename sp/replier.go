@@ -76,9 +76,6 @@ func (l *link) readRequests(g *reading, handle handler) bool {
 		case err == nil && header == nil:
 			l.s.stats.malformed.Add(1)
 			l.s.log.warn("sp: request dropped", "peer", l.remote, "reason", "too many hops")
-			if !l.in.ready() {
-				l.out.flush()
-			}
 			continue
 		case err == nil && len(body) > l.s.cfg.MaxMessage:
 			err = oversized(uint64(len(body)), l.s.cfg.MaxMessage)

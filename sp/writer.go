@@ -42,9 +42,9 @@ const maxVector = 16
 // ends. What is handed over while a system call is under way leaves in the next one.
 //
 // Somebody writes (busy) whenever something is queued, but for what a caller left for
-// later or for who collects: either the goroutine of the caller that found the writer idle, which never
-// waits for the socket, or one of the writer's own, which lives as long as there is
-// something to write.
+// later or for who collects: either the goroutine of the caller that found the writer
+// idle, which never waits for the socket, or one of the writer's own, which lives as
+// long as there is something to write.
 //
 // Places in the stream of bytes are counted from the connection's beginning, so that
 // a message is written when the stream is written up to its end.
