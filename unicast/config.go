@@ -22,6 +22,8 @@ type Config struct {
 	IdleTimeout    time.Duration // an unused connection is closed after it, and a quarter of it later at most; default 1 min
 	QueueBytes     int           // per connection, with envelopes; default 8 MiB. Made by us: pushes accepted and not yet written. Made to us: half of it for requests received and not yet handled, half for replies not yet written; beyond it, it is not read
 
+	Poll time.Duration // processor time for latency, see sp.Config.Poll; default 0: none
+
 	Logger *slog.Logger // nil: slog.Default()
 }
 
@@ -59,6 +61,7 @@ func (c Config) withDefaults() (Config, error) {
 	}{
 		{"Timeout", &c.Timeout, 10 * time.Second},
 		{"IdleTimeout", &c.IdleTimeout, time.Minute},
+		{"Poll", &c.Poll, 0},
 	} {
 		if *f.value < 0 {
 			return c, fmt.Errorf("unicast: config: %s is %v, it cannot be negative", f.name, *f.value)
@@ -82,6 +85,7 @@ func (c *Config) sp() sp.Config {
 		MaxMessage: max(c.maxReserved()+codec.EnvelopeOverhead, codec.ReplyOverhead),
 		QueueBytes: c.QueueBytes,
 		InFlight:   c.InFlight + 1, // a ping goes past those of users
+		Poll:       c.Poll,
 		Logger:     c.Logger,
 	}
 }
