@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -255,6 +256,76 @@ func requesterUnderStress(t *testing.T, inFlight int) {
 	close(over)
 	peer.Wait()
 	eventually(t, "its goroutines end", func() bool { return runtime.NumGoroutine() <= goroutines })
+}
+
+// A caller that has its reply has another goroutine read on for those who wait, and at
+// once: not only when it is noticed that nobody does.
+func TestRequesterPassesReading(t *testing.T) {
+	ln := listenRaw(t)
+	answer := make(chan int)
+	var answered atomic.Int64
+	var peer sync.WaitGroup
+	began := time.Now()
+	peer.Go(func() {
+		c := ln.accept(protoRep)
+		if c == nil {
+			return
+		}
+		requests := make(chan []byte)
+		peer.Go(func() {
+			defer close(requests)
+			for {
+				b, err := c.recv()
+				if err != nil {
+					return
+				}
+				requests <- b
+			}
+		})
+		var held [][]byte
+		for {
+			select {
+			case b, ok := <-requests:
+				if !ok {
+					return
+				}
+				held = append(held, b)
+				answer <- len(held)
+			case <-answer:
+				answered.Store(int64(time.Since(began)))
+				c.send(frame(held[0]))
+				held = held[1:]
+			}
+		}
+	})
+	req := newRequester(t, ln.url(), sp.Config{})
+	var took []time.Duration
+	for range 30 {
+		done := make(chan error, 2)
+		for n := range 2 {
+			go func() {
+				_, err := req.Request(within(t, soon), []byte{byte(n)})
+				done <- err
+			}()
+			if held := <-answer; held != n+1 {
+				t.Fatalf("%d requests are there", held)
+			}
+		}
+		for range 2 {
+			answer <- 1
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		took = append(took, time.Since(began)-time.Duration(answered.Load()))
+		time.Sleep(time.Millisecond) // nobody reads by now, mostly, and the first of the next round will
+	}
+	_ = req.Close()
+	peer.Wait()
+	slices.Sort(took)
+	if middle := took[len(took)/2]; middle > 8*time.Millisecond {
+		t.Errorf("it takes %v", middle)
+	}
 }
 
 // The end of a connection is told to every call, with what is true of it, also to those

@@ -628,19 +628,40 @@ func TestWriterRoomAddsUp(t *testing.T) {
 
 var errBroken = errors.New("broken")
 
-// brokenConn takes so many bytes and breaks then.
+// brokenConn takes so many bytes and breaks then; or else beside the end of the message
+// that comes then.
 type brokenConn struct {
 	memConn
-	left int
-	slow bool
+	left   int
+	slow   bool
+	beside bool
+	by     int // bytes
+	frame  int // where the message begins that is being written
+}
+
+// aim says where to break, once the length of the message that comes then is known.
+func (c *brokenConn) aim(b []byte) {
+	all := append(bytes.Clone(c.out.Bytes()), b...)
+	for c.beside && len(all) >= c.frame+lengthSize {
+		next := c.frame + lengthSize + int(binary.BigEndian.Uint64(all[c.frame:]))
+		if next > c.out.Len()+c.left {
+			c.left, c.beside = next+c.by-c.out.Len(), false
+			return
+		}
+		c.frame = next
+	}
 }
 
 func (c *brokenConn) Write(b []byte) (int, error) {
 	if c.slow {
 		runtime.Gosched()
 	}
-	n := min(len(b), c.left)
-	c.left -= n
+	c.aim(b)
+	n := len(b)
+	if c.left -= n; c.left < 0 && !c.beside {
+		n += c.left
+		c.left = 0
+	}
 	_, _ = c.out.Write(b[:n])
 	if n < len(b) {
 		return n, errBroken
@@ -652,7 +673,7 @@ func (c *brokenConn) Write(b []byte) (int, error) {
 // returned by unsent, and never in part seen as one.
 func TestWriterBreaks(t *testing.T) {
 	everyWay(t, func(t *testing.T, way way) {
-		n := 40
+		n := 60
 		if way.tiny {
 			n = 8
 		}
@@ -664,9 +685,12 @@ func TestWriterBreaks(t *testing.T) {
 			exact := false
 			if way.name == "plain" && round%2 == 0 {
 				exact = true
-				c := &brokenConn{left: after, slow: round%4 == 0}
+				c := &brokenConn{left: after, slow: round%4 == 0, beside: round%8 > 2, by: round/8%3 - 1}
 				w = testWriter(c, nil, 1<<18, 0)
 				received = c.out.Bytes
+				if c.beside {
+					after = -1
+				}
 			} else {
 				here, there, raw := way.pair(t)
 				w = testWriter(here, raw, 1<<18, 0)
@@ -735,6 +759,9 @@ func breakOne(t *testing.T, w *writer, received func() []byte, after int, exact 
 	got := received()
 	if !bytes.HasPrefix(stream, got) {
 		t.Error("what was received is no prefix of what was accepted")
+	}
+	if exact && after < 0 {
+		after = len(got)
 	}
 	if exact && len(got) != after || len(got) > int(w.written) {
 		t.Errorf("%d bytes received, %d written, broken after %d", len(got), w.written, after)
