@@ -138,3 +138,26 @@ func TestRequestWithAnyContext(t *testing.T) {
 		}
 	}
 }
+
+// A reply that is finished does not wait for a handler that takes its time with what
+// came together with its request.
+func TestReplyLeavesBeforeSlowHandler(t *testing.T) {
+	release := make(chan struct{})
+	rep := newReplier(t, func(_ context.Context, in sp.Inbound) []byte {
+		if string(in.Body) == "slow" {
+			<-release
+		}
+		return in.Body
+	}, sp.Config{})
+	c := dialRaw(t, rep.URL(), protoReq)
+	_ = c.SetReadDeadline(time.Now().Add(soon))
+	c.send(slices.Concat(request(1, "quick"), request(2, "slow")))
+	b, err := c.recv()
+	close(release)
+	if err != nil || !bytes.HasSuffix(b, []byte("quick")) {
+		t.Fatalf("%q, %v", b, err)
+	}
+	if b, err := c.recv(); err != nil || !bytes.HasSuffix(b, []byte("slow")) {
+		t.Errorf("%q, %v", b, err)
+	}
+}
