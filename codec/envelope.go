@@ -36,6 +36,9 @@ func (e *Envelope) Size() int {
 // Errors: *LimitError for a body over MaxBody, *NameError for From, To and
 // Topic (wrapping a *LimitError when one is too long), ErrKind.
 func (e *Envelope) Append(dst []byte) ([]byte, error) {
+	if err := e.check(); err != nil {
+		return dst, err
+	}
 	b, err := e.appendHead(dst, len(e.Body))
 	if err != nil {
 		return dst, err
@@ -45,13 +48,34 @@ func (e *Envelope) Append(dst []byte) ([]byte, error) {
 
 // AppendHead appends what Append would, without the body at its end, so that the
 // body need not be copied: head and body together are the message.
-func (e *Envelope) AppendHead(dst []byte) ([]byte, error) { return e.appendHead(dst, 0) }
-
-// appendHead leaves room for n more bytes.
-func (e *Envelope) appendHead(dst []byte, n int) ([]byte, error) {
+func (e *Envelope) AppendHead(dst []byte) ([]byte, error) {
 	if err := e.check(); err != nil {
 		return dst, err
 	}
+	return e.appendHead(dst, 0)
+}
+
+// HeadWriter is Envelope.AppendHead for one who sends many alike: names and topic that
+// are those of the envelope before are not checked again. The zero value is ready to be
+// used, by one goroutine at a time.
+type HeadWriter struct {
+	kind            Kind // 0: there was none
+	from, to, topic string
+}
+
+// Append is e.AppendHead(dst).
+func (w *HeadWriter) Append(dst []byte, e *Envelope) ([]byte, error) {
+	if w.kind == 0 || e.Kind != w.kind || e.From != w.from || e.To != w.to || e.Topic != w.topic {
+		if err := e.check(); err != nil {
+			return dst, err
+		}
+		w.kind, w.from, w.to, w.topic = e.Kind, e.From, e.To, e.Topic
+	}
+	return e.appendHead(dst, 0)
+}
+
+// appendHead leaves room for n more bytes. The envelope has been checked.
+func (e *Envelope) appendHead(dst []byte, n int) ([]byte, error) {
 	if len(e.Body) > MaxBody {
 		return dst, &LimitError{What: "body", Size: len(e.Body), Limit: MaxBody}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -317,5 +318,31 @@ func TestKindAndStatusNames(t *testing.T) {
 	}
 	if got := Kind(0).String() + " " + Kind(7).String() + " " + Status(10).String(); got != "kind(0) kind(7) status(10)" {
 		t.Error(got)
+	}
+}
+
+// TestHeadWriter: it checks what changes, and forgets nothing that was wrong.
+func TestHeadWriter(t *testing.T) {
+	good := Envelope{Kind: KindSend, From: "node1", To: "node2", Topic: "orders", Body: []byte("x")}
+	var w HeadWriter
+	for name, change := range map[string]func(e *Envelope){
+		"kind":  func(e *Envelope) { e.Kind = 99 },
+		"from":  func(e *Envelope) { e.From = "node 1" },
+		"to":    func(e *Envelope) { e.To = "" },
+		"topic": func(e *Envelope) { e.Topic = "\xff" },
+		"body":  func(e *Envelope) { e.Body = make([]byte, MaxBody+1) },
+	} {
+		bad := good
+		change(&bad)
+		for _, e := range []Envelope{good, bad, bad, good} {
+			want, wantErr := e.AppendHead([]byte("before"))
+			got, err := w.Append([]byte("before"), &e)
+			if !bytes.Equal(got, want) || fmt.Sprint(err) != fmt.Sprint(wantErr) {
+				t.Errorf("%s: %q, %v; want %q, %v", name, got, err, want, wantErr)
+			}
+		}
+	}
+	if _, err := new(HeadWriter).Append(nil, &Envelope{}); err == nil {
+		t.Error("an empty envelope passes")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.nanomsg.org/mangos/v3"
@@ -26,6 +27,7 @@ type client struct {
 	refused   error // by attach
 
 	done chan struct{}  // closed when the connection has ended
+	gone atomic.Bool    // it is
 	wg   sync.WaitGroup // the role's goroutines; they end with the connection
 }
 
@@ -45,6 +47,7 @@ func dial(ctx context.Context, url string, info mangos.ProtocolInfo, headerRoom 
 		attach: func(pp mangos.ProtocolPipe) error { return c.attach(pp, set) },
 		detach: func(mangos.ProtocolPipe) {
 			_ = c.tp.fail(io.EOF) // if nobody knows better: see foreignConn
+			c.gone.Store(true)
 			close(c.done)
 		},
 	})
@@ -119,14 +122,7 @@ func (c *client) checkSize(size int) error {
 }
 
 // ended reports whether the connection has ended.
-func (c *client) ended() bool {
-	select {
-	case <-c.done:
-		return true
-	default:
-		return false
-	}
-}
+func (c *client) ended() bool { return c.gone.Load() }
 
 // unsent is the error of a message that was not handed to the connection, because
 // of the connection's end, or the context's, or else of a Shutdown.

@@ -55,8 +55,10 @@ type server struct {
 	cancel    context.CancelCauseFunc
 	drainOnce sync.Once
 	draining  chan struct{} // closed by Shutdown and Close
+	drains    atomic.Bool   // it is, or is about to be
 	closeOnce sync.Once
 	closing   chan struct{}  // closed by Close
+	closes    atomic.Bool    // it is, or is about to be
 	wg        sync.WaitGroup // all goroutines of links
 
 	mu    sync.Mutex
@@ -318,8 +320,8 @@ func closed(ch <-chan struct{}) bool {
 	}
 }
 
-func (s *server) isDraining() bool { return closed(s.draining) }
-func (s *server) isClosing() bool  { return closed(s.closing) }
+func (s *server) isDraining() bool { return s.drains.Load() }
+func (s *server) isClosing() bool  { return s.closes.Load() }
 
 func (s *server) url() string { return s.lst.Address() }
 

@@ -27,13 +27,17 @@ func (s *server) shutdown(ctx context.Context) error {
 
 // drain has no more connections and messages accepted.
 func (s *server) drain() {
-	s.drainOnce.Do(func() { close(s.draining) })
+	s.drainOnce.Do(func() {
+		s.drains.Store(true)
+		close(s.draining)
+	})
 	s.lst.stop()
 }
 
 // abort ends everything, and waits for all but the links.
 func (s *server) abort() {
 	s.closeOnce.Do(func() {
+		s.closes.Store(true)
 		close(s.closing)
 		s.drain()
 		s.cancel(ErrClosed)

@@ -40,8 +40,7 @@ type Messenger struct {
 	seen     seen
 	handling atomic.Int64
 
-	idleCall  atomic.Pointer[call] // the one that ended last
-	idleCalls sync.Pool            // of *call
+	idleCalls sync.Pool // of *call
 
 	reservedMu sync.RWMutex
 	reserved   map[string]ReservedFunc

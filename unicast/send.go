@@ -133,6 +133,7 @@ func (m *Messenger) account(kind codec.Kind, node string, body, reply []byte, fa
 type call struct {
 	ctx   context.Context // the caller's, or lazy around it when that has no deadline
 	lazy  lazyContext
+	heads codec.HeadWriter
 	head  []byte // of the envelope
 	reply []byte // when nobody gets to keep it
 	x     sp.Exchange
@@ -142,11 +143,9 @@ type call struct {
 const maxIdleReply = 8 << 10
 
 func (m *Messenger) begin(ctx context.Context) *call {
-	c := m.idleCall.Swap(nil)
+	c, _ := m.idleCalls.Get().(*call)
 	if c == nil {
-		if c, _ = m.idleCalls.Get().(*call); c == nil {
-			c = new(call)
-		}
+		c = new(call)
 	}
 	c.ctx = ctx
 	if _, ok := ctx.Deadline(); !ok {
@@ -176,9 +175,7 @@ func (m *Messenger) end(c *call) {
 		c.lazy.parent = nil
 	}
 	c.ctx = nil
-	if !m.idleCall.CompareAndSwap(nil, c) {
-		m.idleCalls.Put(c)
-	}
+	m.idleCalls.Put(c)
 }
 
 // attempts is how often a message is tried on a new connection that was certainly
@@ -236,7 +233,7 @@ func (m *Messenger) exchangeOn(c *call, l *link, env *codec.Envelope) ([]byte, *
 	env.ToInstance = l.ep.Instance
 	env.Timeout = max(deadline.Sub(begun), time.Millisecond)
 	env.ID = m.nextID()
-	head, err := env.AppendHead(c.head[:0])
+	head, err := c.heads.Append(c.head[:0], env)
 	if err != nil {
 		return nil, notDelivered(l.ep.URL, err), settled
 	}
@@ -324,7 +321,7 @@ func (m *Messenger) push(c *call, env *codec.Envelope) *Error {
 func (m *Messenger) pushOn(c *call, l *link, env *codec.Envelope) (*Error, fate) {
 	env.ToInstance = l.ep.Instance
 	env.ID = m.nextID() // late, lest it be overtaken by many
-	head, err := env.AppendHead(c.head[:0])
+	head, err := c.heads.Append(c.head[:0], env)
 	if err != nil {
 		return notDelivered(l.ep.URL, err), settled
 	}
