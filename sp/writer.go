@@ -81,7 +81,8 @@ type writer struct {
 	claims   []*claim  // for room
 	reserved int       // bytes of room granted and not yet used
 	waits    []*target // for written, in order
-	rested   time.Time // when the queue was last empty
+	rested   time.Time // when the queue of a writer that streams was last empty
+	streams  bool      // something was sent behind
 	stallAt  uint64    // when so much was written, the next step was given its time
 	stallDue time.Time // until then
 	stalling bool      // a deadline is set
@@ -248,6 +249,7 @@ func (w *writer) begin(u urgency) {
 	}
 	switch u {
 	case behind:
+		w.streams = true
 		if time.Since(w.rested) < pause {
 			w.spawn()
 			return
@@ -455,7 +457,9 @@ func (w *writer) wake() {
 // rest ends the writing. The caller holds mu.
 func (w *writer) rest() {
 	w.busy = false
-	w.rested = time.Now()
+	if w.streams { // the clock costs as much as all of this
+		w.rested = time.Now()
+	}
 	if w.stalling {
 		w.stalling = false
 		_ = w.conn.SetWriteDeadline(time.Time{})
