@@ -77,7 +77,9 @@ func DialRequester(ctx context.Context, url string, cfg Config) (*Requester, err
 }
 
 // Exchange is a request and its reply, for callers who count allocations: Do makes
-// none for small messages, when Reply has room.
+// none for small messages, when Reply has room. But a request that is the only one
+// outstanding watches its context itself: one that can be cancelled, and is not that of
+// the call before, takes three.
 type Exchange struct {
 	Head, Body []byte // the request is Head followed by Body
 	Reply      []byte // the reply is appended to it

@@ -7,7 +7,7 @@ import "sync/atomic"
 type Stats struct {
 	Pipes    int // connections, and broken ones of which messages are still handled
 	Pending  int // connections in the handshake
-	Handling int // Replier, Puller: messages received and not yet handled; Requester: requests outstanding
+	Handling int // Replier, Puller: messages being handled; Requester: requests outstanding
 
 	Accepted        uint64 // connections that a listener took after the handshake
 	Refused         uint64 // connections closed because of MaxPipes, MaxPending or MaxPerPeer
