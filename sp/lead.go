@@ -17,11 +17,14 @@ import (
 // idleTime is how long nobody reads, at most twice that.
 const idleTime = 50 * time.Millisecond
 
-// watched is a context whose end interrupts the reader. It stays registered for the
-// next call, which often has the same.
+// watched is a context, known by its channel since contexts need not be comparable,
+// whose end interrupts the reader. When it was that of two calls in a row it stays
+// registered for the next: it may be that of many. Any other is let go after its call,
+// for it is usually cancelled then.
 type watched struct {
-	done <-chan struct{} // of the context, whose type need not be comparable
-	stop func() bool
+	done  <-chan struct{} // of the last call that read
+	stop  func() bool     // nil: not registered any more
+	stays bool
 }
 
 // lead has the caller of c read until c is finished or ctx ends; then the result is in
@@ -67,18 +70,28 @@ func (r *Requester) lead(c *call, ctx context.Context) bool {
 // watch has the end of ctx interrupt the reader. The caller holds mu.
 func (r *Requester) watch(ctx context.Context) {
 	done := ctx.Done()
-	if done == nil || done == r.watched.done {
+	again := done == r.watched.done
+	if done == nil || again && r.watched.stop != nil {
 		return
 	}
+	r.unwatch()
+	r.watched = watched{done, context.AfterFunc(ctx, r.c.tp.in.interrupt), again}
+}
+
+// unwatch ends what watch began. The caller holds mu.
+func (r *Requester) unwatch() {
 	if r.watched.stop != nil {
 		r.watched.stop()
+		r.watched.stop = nil
 	}
-	r.watched = watched{done, context.AfterFunc(ctx, r.c.tp.in.interrupt)}
 }
 
 // pass ends the reading of a caller. What is still outstanding our own goroutine reads.
 func (r *Requester) pass() {
 	r.mu.Lock()
+	if !r.watched.stays {
+		r.unwatch()
+	}
 	r.reading = r.inFlight > 0 || r.c.tp.hasEnded()
 	more := r.reading
 	r.mu.Unlock()

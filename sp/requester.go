@@ -79,7 +79,7 @@ func DialRequester(ctx context.Context, url string, cfg Config) (*Requester, err
 // Exchange is a request and its reply, for callers who count allocations: Do makes
 // none for small messages, when Reply has room. But a request that is the only one
 // outstanding watches its context itself: one that can be cancelled, and is not that of
-// the call before, takes three.
+// the two calls before, takes five.
 type Exchange struct {
 	Head, Body []byte // the request is Head followed by Body
 	Reply      []byte // the reply is appended to it
@@ -375,9 +375,7 @@ func (r *Requester) end() {
 	if r.expiry != nil {
 		r.expiry.Stop()
 	}
-	if r.watched.stop != nil {
-		r.watched.stop()
-	}
+	r.unwatch()
 	r.idle.Stop()
 	for _, c := range r.calls {
 		if c == nil || c.end.Load() == 0 { // it hears of it from the writer
