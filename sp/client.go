@@ -118,7 +118,7 @@ func (c *client) checkSize(size int) error {
 		return nil
 	}
 	c.stats.tooLarge.Add(1)
-	return fmt.Errorf("%w: %w", ErrNotSent, &LimitError{Size: uint64(size), Limit: c.cfg.MaxMessage})
+	return notSent(&LimitError{Size: uint64(size), Limit: c.cfg.MaxMessage})
 }
 
 // ended reports whether the connection has ended.
@@ -134,8 +134,10 @@ func (c *client) unsent(ctx context.Context) error {
 	case ctx.Err() != nil:
 		cause = contextError(ctx)
 	}
-	return fmt.Errorf("%w: %w", ErrNotSent, cause)
+	return notSent(cause)
 }
+
+func notSent(cause error) error { return fmt.Errorf("%w: %w", ErrNotSent, cause) }
 
 func (c *client) close() {
 	c.tp.closeWith(c.pp) // detaches

@@ -53,6 +53,12 @@ type call struct {
 
 var calls = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
 
+// putBack keeps c for another request, and nothing of the caller's with it.
+func (c *call) putBack() {
+	c.reply, c.err = nil, nil
+	calls.Put(c)
+}
+
 // turn is the right to one more outstanding request.
 type turn struct{ granted chan struct{} }
 
@@ -124,37 +130,31 @@ func (r *Requester) do(ctx context.Context, x *Exchange) error {
 		return r.c.unsent(ctx)
 	}
 	c := calls.Get().(*call)
-	c.reply, c.err, c.deadline, c.due = x.Reply, nil, x.Deadline, math.MaxInt64
+	defer c.putBack()
+	c.reply, c.deadline, c.due = x.Reply, x.Deadline, math.MaxInt64
 	c.end.Store(0)
 	if !x.Deadline.IsZero() {
 		c.due = int64(x.Deadline.Sub(r.began))
 		if c.due <= int64(time.Since(r.began)) {
-			calls.Put(c)
 			return notSent(context.DeadlineExceeded)
 		}
 	}
 	alone, err := r.open(ctx, c)
 	if err != nil {
-		calls.Put(c)
 		return err
 	}
 	if err := r.write(ctx, c, x, alone); err != nil {
 		if !r.forget(c) {
 			<-c.done
 		}
-		calls.Put(c)
 		return err
 	}
-	err = r.await(ctx, c, alone)
-	if err == nil {
-		x.Reply = c.reply
+	if err := r.await(ctx, c, alone); err != nil {
+		return err
 	}
-	c.reply, c.err = nil, nil
-	calls.Put(c)
-	return err
+	x.Reply = c.reply
+	return nil
 }
-
-func notSent(cause error) error { return fmt.Errorf("%w: %w", ErrNotSent, cause) }
 
 // open makes c outstanding, when its turn has come. alone says that no other is.
 func (r *Requester) open(ctx context.Context, c *call) (alone bool, err error) {
