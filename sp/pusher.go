@@ -16,8 +16,7 @@ type Pusher struct {
 	c *client
 
 	mu        sync.Mutex
-	settled   bool // lost is counted
-	told      bool // and logged
+	told      bool // the loss was logged
 	unsent    [][]byte
 	lost      uint64
 	lostBytes uint64
@@ -90,10 +89,6 @@ func (p *Pusher) read() {
 func (p *Pusher) settle() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.settled {
-		return
-	}
-	p.settled = true
 	p.unsent = p.c.tp.out.unsent()
 	p.lost = uint64(len(p.unsent))
 	for _, b := range p.unsent {

@@ -132,8 +132,8 @@ func (r *reader) weight() int { return cap(r.large.b) }
 // be the message's own.
 func (r *reader) keep() { r.large = nil }
 
-// split leaves what next returned last to those who still use it, and goes on in other
-// memory. They give left back.
+// split leaves what next returned last, and scratch, to those who still use them, and
+// goes on in other memory. They give back the chunks that they have noted before.
 func (r *reader) split() (left *chunk) {
 	left, r.large, r.scratch = r.chunk, nil, nil
 	if left != nil {

@@ -27,9 +27,10 @@ type Replier struct{ s *server }
 // not recovered.
 //
 // A peer that does not read its replies is disconnected after StallTimeout and
-// holds up no other peer. While its unwritten replies are over QueueBytes, no more
-// of its requests are admitted; those admitted before may each add a reply, so a
-// connection holds at most QueueBytes and InFlight times MaxMessage.
+// holds up no other peer. While a quarter of QueueBytes are replies that it has not
+// read, the handlers that have more wait with them, which count to QueueBytes, and over
+// that no more of its requests are admitted. Those admitted before may each add a reply,
+// so a connection holds at most five quarters of QueueBytes and InFlight times MaxMessage.
 //
 // Errors: *URLError, a bad Config, or what the system says of the address.
 func ListenReplier(url string, handle func(context.Context, Inbound) []byte, cfg Config) (*Replier, error) {

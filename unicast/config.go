@@ -20,7 +20,7 @@ type Config struct {
 	InFlight       int           // requests outstanding per node, and being handled per connection; default 256
 	MaxConnections int           // connections made to others, in all; default 1024
 	IdleTimeout    time.Duration // an unused connection is closed after it, and a quarter of it later at most; default 1 min
-	QueueBytes     int           // per connection, with envelopes; default 8 MiB. Made by us: pushes accepted and not yet written. Made to us: half of it for requests received and not yet handled, half for replies not yet written; beyond it, it is not read
+	QueueBytes     int           // per connection, with envelopes; default 8 MiB. Made by us: pushes accepted and not yet written. Made to us: requests being handled with their replies, of which a quarter may be replies not yet read; beyond it, it is not read
 
 	Poll time.Duration // processor time for latency, see sp.Config.Poll; default 0: none
 

@@ -21,7 +21,7 @@ import (
 //
 // When the connection breaks, the pushes that were not yet written go first on the
 // next one, in their order, and that is made at once. If none of them gets out for
-// some 5 s, or the node is gone or was started anew, they are lost. What is lost, or
+// 3 to 5 s, or the node is gone or was started anew, they are lost. What is lost, or
 // refused over there, is counted in Stats and logged, here and there; what had been
 // written and did not arrive is not known.
 //
